@@ -1,0 +1,1 @@
+"""Measurements; each prints ratios of contestants that ran interleaved in one run."""

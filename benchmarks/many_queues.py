@@ -1,0 +1,125 @@
+"""200 handlers on 200 queues, 50 messages a second over all of them: what the consuming costs, and does memory grow.
+
+    python -m benchmarks.many_queues [--queues 200] [--rate 50] [--minutes 10] [--url amqp://…]
+
+Prints the reactor process's share of a core, its resident memory over time, and its AMQP connections. Exit code 1 when
+the share reaches 5 % of a core, memory grows by more than 2 % after the first fifth, or a message is not settled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from penstock import App, AsyncClient
+from penstock.buses.address import open_bus
+from penstock.config import load_settings
+from penstock.reactor.service import Reactor, Stop
+from tests.broker import PrivateBroker
+
+QUEUES = int(os.environ.get("BENCH_QUEUES", "200"))
+app = App()
+
+
+def _declare(number: int) -> None:
+    @app.handler(f"many.{number}")
+    def handle(payload: dict[str, Any]) -> None:
+        """Does nothing; what is measured is the consuming."""
+
+
+for _number in range(QUEUES):
+    _declare(_number)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+async def _publish(url: str, rate: float, count: int) -> None:
+    dice = random.Random(1)
+    async with AsyncClient(url) as client:
+        began_s = time.monotonic()
+        for number in range(count):
+            await asyncio.sleep(max(0.0, began_s + number / rate - time.monotonic()))
+            await client.publish(f"many.{dice.randrange(QUEUES)}", {"n": number})
+
+
+async def measure(url: str, rate: float, minutes: float) -> bool:
+    """Run the reactor here and the publisher in a process of its own; returns whether every promise held."""
+    count = int(rate * minutes * 60)
+    settings = load_settings({"bus": {"url": url}, "workers": {"processes": 2}})
+    reactor = Reactor(app, "benchmarks.many_queues:app", open_bus(settings.bus), settings)
+    stop = Stop()
+    began_s = time.monotonic()
+    running = asyncio.create_task(reactor.run(stop))
+    await asyncio.wait(
+        (asyncio.ensure_future(reactor.ready.wait()), running), return_when=asyncio.FIRST_COMPLETED
+    )
+    started_s = time.monotonic() - began_s
+    publisher = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.many_queues", "--publish", str(count), "--rate", str(rate), "--url", url,
+        env={**os.environ, "BENCH_QUEUES": str(QUEUES)},
+    )  # fmt: skip
+    cpu_s, wall_s = time.process_time(), time.monotonic()
+    memory: list[int] = []
+    while publisher.returncode is None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(publisher.wait()), minutes * 60 / 20)
+        memory.append(_resident_bytes())
+    share = (time.process_time() - cpu_s) / (time.monotonic() - wall_s)
+    await asyncio.wait_for(reactor.wait_until(lambda s: s.acked >= count), 30)
+    stop.request()
+    await running
+    settled = memory[len(memory) // 5 :]
+    growth = max(settled) / settled[0] - 1
+    table = Table(title=f"{QUEUES} queues, {rate:g} messages a second, {minutes:g} minutes")
+    table.add_column("what")
+    table.add_column("measured", justify="right")
+    table.add_column("promised", justify="right")
+    table.add_row("start until consuming", f"{started_s:.1f} s", "")
+    table.add_row("reactor's share of a core", f"{share:.1%}", "below 5 %")
+    table.add_row("resident memory, first and last", f"{memory[0] >> 20} and {memory[-1] >> 20} MiB", "")
+    table.add_row("growth after the first fifth", f"{growth:.1%}", "below 2 %")
+    Console().print(table)
+    return share < 0.05 and growth < 0.02
+
+
+@contextlib.contextmanager
+def _broker_url(url: str | None) -> Iterator[str]:
+    if url:
+        yield url
+        return
+    with PrivateBroker() as broker:
+        yield broker.url
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=50)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--url")
+    parser.add_argument("--publish", type=int)
+    options = parser.parse_args()
+    if options.publish:
+        uvloop.run(_publish(options.url, options.rate, options.publish))
+        return 0
+    with _broker_url(options.url) as url:
+        return 0 if uvloop.run(measure(url, options.rate, options.minutes)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

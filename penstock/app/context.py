@@ -1,0 +1,216 @@
+"""What a handler gets beside its payload: the message, the database, the bus, the worker's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from penstock.app.messages import HeaderValue
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+    from structlog.typing import FilteringBoundLogger
+
+Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
+Row: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageInfo:
+    """What is known of the message beside its payload."""
+
+    id: str | None
+    queue: str
+    handler: str
+    attempt: int = 1
+    """1 in the first run."""
+    redelivered: bool = False
+    """True when the bus handed it out before; its earlier run may have had effects."""
+    headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    type: str | None = None
+    timestamp_s: float | None = None
+
+
+class BusChannel(Protocol):
+    """`ctx.bus`: publish through the loop's own connection."""
+
+    def publish(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        id: str | None = None,  # noqa: A002
+        headers: Mapping[str, HeaderValue] | None = None,
+        delay: float | None = None,
+        priority: int | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+    ) -> str:
+        """Keep a message that leaves after this handler's commit, and not at all when it fails; returns its id.
+
+        `publish(queue, payload)` goes to a queue, `publish(payload, exchange=…, routing_key=…)` to an exchange;
+        `delay` in seconds. Raises `PayloadError` at once when the payload cannot be written as JSON.
+        """
+        ...
+
+    def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        exchange: str | None = None,
+        routing_key: str | None = None,
+        id: str | None = None,  # noqa: A002
+        headers: Mapping[str, HeaderValue] | None = None,
+        delay: float | None = None,
+        priority: int | None = None,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        """Send it now and wait for the publisher confirm; it stays sent when the handler fails.
+
+        Raises `Unroutable`, `PublishTimeout` after `timeout` seconds, or another `PublishError`.
+        """
+        ...
+
+
+class Transaction(Protocol):
+    """`ctx.db.transaction()`: several statements, one commit, over the database channel."""
+
+    def execute(self, statement: str, parameters: Parameters = None) -> int:
+        """Run one statement; returns the number of rows it changed."""
+        ...
+
+    def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+        """All rows, each a mapping from column name to value."""
+        ...
+
+    def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+        """The first row, or None."""
+        ...
+
+
+class DatabaseChannel(Transaction, Protocol):
+    """`ctx.db`: statements that run on the loop; each call is its own transaction unless inside `transaction()`."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Commit at the end of the block, roll back when it raises."""
+        ...
+
+
+class AsyncBusChannel(Protocol):
+    """`ctx.bus` in an async handler; `publish` only keeps the message, so it is not awaited."""
+
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+        """As `BusChannel.publish`."""
+        ...
+
+    async def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+        """As `BusChannel.publish_now`."""
+        ...
+
+
+class AsyncTransaction(Protocol):
+    """As `Transaction`, awaited."""
+
+    async def execute(self, statement: str, parameters: Parameters = None) -> int:
+        """As `Transaction.execute`."""
+        ...
+
+    async def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+        """As `Transaction.fetch_all`."""
+        ...
+
+    async def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+        """As `Transaction.fetch_one`."""
+        ...
+
+
+class AsyncDatabaseChannel(AsyncTransaction, Protocol):
+    """`ctx.db` in an async handler."""
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncTransaction]:
+        """Commit at the end of the block, roll back when it raises."""
+        ...
+
+
+class WorkerDatabase(Protocol):
+    """The worker's own persistent connection, as the context reaches it."""
+
+    @property
+    def connection(self) -> Connection:
+        """The SQLAlchemy connection, inside this message's transaction."""
+        ...
+
+    @property
+    def session(self) -> Session:
+        """An ORM session on the same connection and transaction."""
+        ...
+
+
+class Context:
+    """The second argument of a handler that runs in a worker process."""
+
+    __slots__ = ("_database", "bus", "db", "log", "message", "state")
+
+    def __init__(
+        self,
+        message: MessageInfo,
+        *,
+        bus: BusChannel,
+        db: DatabaseChannel,
+        database: WorkerDatabase,
+        state: SimpleNamespace,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.message = message
+        self.bus = bus
+        self.db = db
+        self.state = state
+        """What `@app.on_worker_start` put there; one a worker process."""
+        self.log = log
+        """A structlog logger with message id, queue, handler, slot and attempt bound."""
+        self._database = database
+
+    @property
+    def connection(self) -> Connection:
+        """The worker's own persistent SQLAlchemy connection, in this message's transaction.
+
+        Raises `ConfigurationError` when no `database.url` is set.
+        """
+        return self._database.connection
+
+    @property
+    def session(self) -> Session:
+        """An ORM session on `connection`, flushed and committed with it."""
+        return self._database.session
+
+
+class AsyncContext:
+    """The second argument of an `async def` handler; it runs on the loop."""
+
+    __slots__ = ("bus", "db", "log", "message", "state")
+
+    def __init__(
+        self,
+        message: MessageInfo,
+        *,
+        bus: AsyncBusChannel,
+        db: AsyncDatabaseChannel,
+        state: SimpleNamespace,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.message = message
+        self.bus = bus
+        self.db = db
+        self.state = state
+        self.log = log

@@ -1,0 +1,1 @@
+"""The bus contract and its two implementations: RabbitMQ, and an embedded durable queue in SQLite."""

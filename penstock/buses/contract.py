@@ -1,0 +1,136 @@
+"""What a bus is to the reactor and to a client; both implementations pass one contract suite.
+
+```
+   bus ──deliver──▶ sink (only enqueues)          reactor ──publish(batch)──▶ bus ──confirm──▶ reactor
+    ▲                                                │
+    └────────────── ack / requeue ◀── settle ◀───────┘
+```
+
+What bounds it: a subscription's prefetch bounds what is delivered and unsettled; `publish` returns only when
+every message of the batch is confirmed or refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from penstock.app.messages import FRESH, Headers, History, Outgoing
+from penstock.app.queues import QueueDeclaration
+from penstock.errors import PublishError
+
+
+class Settler(Protocol):
+    """Settles the deliveries of one AMQP channel incarnation, or of one claim on the embedded bus.
+
+    Both calls only enqueue; they return False when the delivery is no longer ours to settle, because what it
+    came over is gone: the bus hands the message out again.
+    """
+
+    @property
+    def is_gone(self) -> bool:
+        """True once deliveries that came over it can no longer be settled."""
+        ...
+
+    def ack(self, tag: int) -> bool:
+        """The delivery's effects are durable; the bus may forget it."""
+        ...
+
+    def requeue(self, tag: int) -> bool:
+        """The delivery was not begun; the bus gives it to somebody else at once, not counted as a failure."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message that the bus has handed over and that is not settled yet."""
+
+    queue: str
+    tag: int
+    settler: Settler
+    body: bytes
+    message_id: str | None = None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: Headers = field(default_factory=dict)
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    type: str | None = None
+    priority: int | None = None
+    timestamp_s: float | None = None
+    redelivered: bool = False
+    delivery_count: int = 0
+    """The broker's own count of earlier deliveries: a hint, network cuts raise it too."""
+    history: History = FRESH
+    """What Penstock wrote on it earlier; the default unless the bus vouches for the writer."""
+
+
+Sink: TypeAlias = Callable[[Delivery], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A queue to consume and how many unsettled deliveries it may have out at once."""
+
+    queue: QueueDeclaration
+    prefetch: int
+
+
+class Bus(Protocol):
+    """One connection to a bus, for consuming and publishing; opened by `connect`, closed by `aclose`.
+
+    After `connect` the bus heals itself: it reconnects, consumes again and goes on; `publish` waits for it within its timeout.
+    """
+
+    @property
+    def is_connected(self) -> bool:
+        """True while messages can be consumed and published."""
+        ...
+
+    async def connect(self) -> None:
+        """Open it. Raises `BusUnavailable` when it cannot be reached or refuses the login."""
+        ...
+
+    async def declare(self, queues: Sequence[QueueDeclaration]) -> None:
+        """Declare queues, bindings, dead-letter and delay queues.
+
+        Raises `TopologyMismatch` naming *every* queue that exists with other arguments, or that is missing where `declare=False`.
+        """
+        ...
+
+    async def consume(self, subscriptions: Sequence[Subscription], sink: Sink) -> None:
+        """Start deliveries; `sink` is called on the loop for each and must not block or raise."""
+        ...
+
+    async def set_prefetch(self, queue: str, prefetch: int) -> None:
+        """From now on a consumed queue has at most so many unsettled deliveries out; what is out already stays out."""
+        ...
+
+    async def stop_consuming(self) -> None:
+        """No delivery comes after it returns; what is out can still be settled."""
+        ...
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float) -> list[PublishError | None]:
+        """Publish with pipelined confirms; one entry a message, in order: None when confirmed.
+
+        Entries are `Unroutable`, `PublishTimeout` (unknown: probably delivered) or `PublishError`; it does not raise for a message.
+        """
+        ...
+
+    async def flush(self) -> None:
+        """Returns when every ack and requeue asked for so far has been handed to the bus."""
+        ...
+
+    async def depth(self, queue: str) -> int | None:
+        """Messages that wait in a queue, unsettled ones not counted where the bus does not say; None: no such queue."""
+        ...
+
+    def hold(self, queue: str, *, limit: int) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
+        """Take up to `limit` messages out of a queue to look at; those not acked inside the block return to it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Hand back what is unsettled and close; harmless when repeated or never connected."""
+        ...

@@ -1,0 +1,150 @@
+"""RabbitMQ as a bus: two supervised connections, one to consume and one to publish.
+
+```
+ consuming  ─ AMQP channels ─▶ sink, ◀─ acks          opened by the first `consume`
+ publishing ─ publishes ─▶, ◀─ confirms; declarations and questions on AMQP channels of their own
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+
+from aiormq import spec
+from aiormq.abc import AbstractConnection
+
+from penstock.app.messages import Outgoing
+from penstock.app.queues import QueueDeclaration
+from penstock.buses.contract import Delivery, Sink, Subscription
+from penstock.buses.rabbitmq.acks import ChannelSettler
+from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
+from penstock.buses.rabbitmq.connection import Supervised
+from penstock.buses.rabbitmq.consuming import Consumers
+from penstock.buses.rabbitmq.headers import to_delivery
+from penstock.buses.rabbitmq.publishing import Publisher
+from penstock.buses.rabbitmq.topology import declare_all
+from penstock.config.bus import BusSection
+from penstock.errors import BusError, BusUnavailable, PublishError
+
+
+class RabbitBus:
+    """Implements the bus contract over AMQP 0-9-1; RabbitMQ 3.10 to 4.x."""
+
+    def __init__(self, section: BusSection, *, random: Random | None = None) -> None:
+        """Raises `ConfigurationError` for a URL that cannot be used; opens nothing."""
+        self._section = section
+        self._random = random or Random()
+        self._consumers: Consumers | None = None
+        self._consuming = Supervised("consuming", section, self._random, self._on_consuming_up)
+        self._publishing = Supervised(
+            "publishing", section, self._random, self._on_publishing_up, self._on_publishing_down
+        )
+        self._publisher = Publisher(self._publishing.login, self._random)
+
+    def __repr__(self) -> str:
+        return f"<RabbitBus {self._consuming!r} {self._publishing!r}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """True while messages can be published, and consumed when they are."""
+        return self._publishing.is_up and (self._consumers is None or self._consuming.is_up)
+
+    async def connect(self) -> None:
+        """Open the publishing connection. Raises `BusUnavailable`."""
+        await self._publishing.open()
+
+    async def declare(self, queues: Sequence[QueueDeclaration]) -> None:
+        """Declare queues, bindings and dead-letter queues. Raises `TopologyMismatch`, `BusUnavailable`."""
+        try:
+            with broken_is_an_error():
+                await declare_all(self._publishing.underlay, queues)
+        except BROKEN as error:
+            msg = (
+                f"the connection to the broker broke while the queues were declared ({type(error).__name__}: {error}); "
+                "nothing is consumed; start again, what is declared already stays"
+            )
+            raise BusUnavailable(msg) from error
+
+    async def consume(self, subscriptions: Sequence[Subscription], sink: Sink) -> None:
+        """Open the consuming connection and start deliveries. Raises `BusUnavailable`."""
+        self._consumers = Consumers(subscriptions, sink, self._consuming.login, self._random)
+        await self._consuming.open()
+
+    async def set_prefetch(self, queue: str, prefetch: int) -> None:
+        """Consume one queue with another prefetch from now on."""
+        if self._consumers is not None:
+            await self._consumers.set_prefetch(queue, prefetch)
+
+    async def stop_consuming(self) -> None:
+        """Cancel the consumers; what is out can still be settled."""
+        if self._consumers is not None:
+            await self._consumers.stop()
+
+    async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float) -> list[PublishError | None]:
+        """Publish with pipelined confirms; waits for a lost connection within the timeout."""
+        return await self._publisher.publish(messages, timeout_s)
+
+    async def flush(self) -> None:
+        """Returns when all acks asked for are written."""
+        if self._consumers is not None:
+            await self._consumers.flush()
+
+    async def depth(self, queue: str) -> int | None:
+        """Messages that are ready in a queue, unsettled ones not counted; None when it does not exist.
+
+        Raises `BusUnavailable`.
+        """
+        try:
+            with broken_is_an_error():
+                return await self._publisher.control.depth(queue)
+        except BROKEN as error:
+            msg = (
+                f"the broker did not say how many messages are in queue {queue!r} ({type(error).__name__}: {error}); "
+                "they stay there; ask again"
+            )
+            raise BusUnavailable(msg) from error
+
+    @asynccontextmanager
+    async def hold(self, queue: str, *, limit: int) -> AsyncIterator[AsyncIterator[Delivery]]:
+        """Take up to `limit` messages out to look at, with their headers; those not acked return at the end."""
+        if await self.depth(queue) is None:
+            msg = f"there is no queue {queue!r} on the broker; nothing was taken"
+            raise BusError(msg)
+        channel = await self._publishing.underlay.channel(publisher_confirms=False)
+        settler = ChannelSettler(channel)
+
+        async def deliveries() -> AsyncIterator[Delivery]:
+            for _ in range(limit):
+                message = await channel.basic_get(queue)
+                if not isinstance(message.delivery, spec.Basic.GetOk):
+                    return
+                yield to_delivery(message, queue, settler, self._publishing.login, keep_ours=True)
+
+        try:
+            yield deliveries()
+        finally:
+            await settler.flush()
+            settler.die()
+            if not channel.is_closed:
+                await channel.close()
+
+    async def aclose(self) -> None:
+        """Stop consuming, write the last acks, close both connections; harmless when repeated."""
+        if self._consumers is not None:
+            await self._consumers.stop()
+            await self._consumers.aclose()
+            self._consumers = None
+        await self._consuming.aclose()
+        await self._publishing.aclose()
+
+    async def _on_consuming_up(self, connection: AbstractConnection) -> None:
+        if self._consumers is not None:
+            await self._consumers.start(connection)
+
+    async def _on_publishing_up(self, connection: AbstractConnection) -> None:
+        await self._publisher.start(connection)
+
+    def _on_publishing_down(self) -> None:
+        self._publisher.lost()

@@ -1,0 +1,226 @@
+"""One supervised connection: opened, watched, opened again with full jitter; what failed is said in words.
+
+aio-pika's own `connect_robust` waits a constant 5 s, repeats a refusal for ever with a log line, and comes back
+without consumers (aio-pika#231, #632); so the plain connection is supervised here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import ssl
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from aio_pika import Connection
+from aiormq.abc import AbstractConnection
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    AuthenticationError,
+    ConnectionNotAllowed,
+    ProbableAuthenticationError,
+)
+from yarl import URL
+
+from penstock.app.backoff import Backoff
+from penstock.app.messages import MAX_DELAY_S
+from penstock.buses.log import BusLog
+from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
+from penstock.buses.rabbitmq.tolerant import read_tolerantly
+from penstock.config.bus import BusSection
+from penstock.errors import BusUnavailable, ConfigurationError
+
+#: The first wait is drawn from 0 to this; it doubles up to `bus.reconnect_cap_s`.
+FIRST_WAIT_S: Final = 0.1
+
+_log = BusLog("penstock.buses.rabbitmq")
+
+
+def _nothing() -> None:
+    """What is done by default when the connection is down."""
+
+
+class Supervised:
+    """A connection that comes back; `on_up` is awaited with each new one, the first included.
+
+    `on_down` is called whenever it cannot be used any more.
+    """
+
+    def __init__(
+        self,
+        purpose: str,
+        section: BusSection,
+        random: Random,
+        on_up: Callable[[AbstractConnection], Awaitable[None]],
+        on_down: Callable[[], None] = _nothing,
+    ) -> None:
+        self._purpose = purpose
+        self._section = section
+        self._random = random
+        self._on_up = on_up
+        self._on_down = on_down
+        self._url, self._tls = address(section)
+        self._connection: Connection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._is_up = False
+        self._backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=min(section.reconnect_cap_s, MAX_DELAY_S))
+
+    def __repr__(self) -> str:
+        return f"<{self._purpose} {self._url.with_password(None).with_query(None)} [{'up' if self.is_up else 'down'}]>"
+
+    @property
+    def is_up(self) -> bool:
+        """True while it can be used."""
+        return self._is_up
+
+    @property
+    def login(self) -> str:
+        """The user that the broker vouches for."""
+        return self._url.user or "guest"
+
+    @property
+    def underlay(self) -> AbstractConnection:
+        """Aiormq's connection. Raises `BusUnavailable` while it is down."""
+        connection = self._connection
+        if connection is None or connection.transport is None or not self.is_up:
+            msg = f"the {self._purpose} connection to the broker is down; it is being opened again"
+            raise BusUnavailable(msg)
+        return connection.transport.connection
+
+    async def open(self) -> None:
+        """Open it for the first time. Raises `BusUnavailable` in words."""
+        if self._keeper is not None:
+            return
+        try:
+            lost = await self._connect()
+        except BROKEN as error:
+            await self._drop()
+            raise BusUnavailable(self._words(error)) from None
+        self._keeper = asyncio.create_task(self._keep(lost), name=f"penstock-{self._purpose}")
+
+    async def aclose(self) -> None:
+        """Close it; harmless when repeated."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait((keeper,))
+        await self._drop()
+
+    async def _keep(self, lost: asyncio.Future[object]) -> None:
+        while True:
+            await asyncio.wait((lost,))
+            self._set_down()
+            _log.warning(
+                "connection to the broker lost: it is opened again; what runs goes on, what is published waits for it",
+                purpose=self._purpose,
+                why=_why(lost),
+            )
+            await self._drop()
+            lost = await self._reconnect()
+            _log.info("connection to the broker is back", purpose=self._purpose)
+
+    async def _reconnect(self) -> asyncio.Future[object]:
+        for failures in itertools.count(1):
+            await asyncio.sleep(self._backoff.delay_s(failures, self._random))
+            try:
+                return await self._connect()
+            except BusUnavailable as error:
+                _log.warning(
+                    "the broker cannot be reached yet: tried again", purpose=self._purpose, error=str(error)
+                )
+            except BROKEN as error:
+                _log.warning(
+                    "the connection to the broker broke while it was set up: tried again; unsettled messages wait on the broker",
+                    purpose=self._purpose,
+                    error=_said(error),
+                )
+            await self._drop()
+        raise AssertionError  # pragma: no cover - the count does not end
+
+    async def _connect(self) -> asyncio.Future[object]:
+        read_tolerantly()
+        connection = Connection(self._url, ssl_context=self._tls)
+        try:
+            with broken_is_an_error():
+                await connection.connect(timeout=self._section.connect_timeout_s)
+        except BROKEN as error:
+            raise BusUnavailable(self._words(error)) from None
+        self._connection = connection
+        if connection.transport is None:
+            msg = "the broker closed the connection at once"
+            raise BusUnavailable(msg)
+        underlay = connection.transport.connection
+        lost = underlay.closing
+        self._is_up = True
+        try:
+            with broken_is_an_error():
+                await self._on_up(underlay)
+        except BaseException:
+            self._set_down()
+            raise
+        return lost
+
+    async def _drop(self) -> None:
+        self._set_down()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*BROKEN), broken_is_an_error():
+                await connection.close()
+
+    def _set_down(self) -> None:
+        if self._is_up:
+            self._is_up = False
+            self._on_down()
+
+    def _words(self, error: BaseException) -> str:
+        where = f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"
+        virtual_host = self._url.path[1:] or "/"
+        if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+            return f"the broker at {where} refuses the login of user {self.login!r}; check bus.url"
+        if isinstance(error, ConnectionNotAllowed):
+            return f"the broker at {where} does not let user {self.login!r} into virtual host {virtual_host!r}; check bus.url"
+        if isinstance(error, ssl.SSLError):
+            return f"TLS with the broker at {where} failed: {error.reason or error}; check the host name and ?cafile="
+        if isinstance(error, TimeoutError):
+            return f"the broker at {where} did not answer within {self._section.connect_timeout_s:g} s"
+        if isinstance(error, AMQPConnectionError | OSError):
+            return f"no broker can be reached at {where}: {self._scrubbed(error)}; is it running?"
+        return f"the broker at {where} cannot be used: {type(error).__name__}: {self._scrubbed(error)}"
+
+    def _scrubbed(self, error: BaseException) -> str:
+        text = str(error)
+        return text.replace(self._url.password, "***") if self._url.password else text
+
+
+def address(section: BusSection) -> tuple[URL, ssl.SSLContext | None]:
+    """The URL with our heartbeat, and the TLS context for `amqps`. Raises `ConfigurationError`."""
+    url = URL(section.url.get_secret_value())
+    if "no_verify_ssl" in url.query:
+        msg = "bus.url has no_verify_ssl: a broker whose certificate is not verified is not used; give ?cafile=/path/to/ca.pem"
+        raise ConfigurationError(msg)
+    if not url.host:
+        msg = "bus.url has no host; write amqp://user:password@host:5672/vhost"
+        raise ConfigurationError(msg)
+    context = None
+    if url.scheme == "amqps":
+        cafile = url.query.get("cafile")
+        try:
+            context = ssl.create_default_context(cafile=cafile)
+        except OSError as error:
+            msg = f"bus.url names cafile={cafile!r}, which cannot be read: {error}"
+            raise ConfigurationError(msg) from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return url.update_query(heartbeat=str(section.heartbeat_s)), context
+
+
+def _why(lost: asyncio.Future[object]) -> str:
+    if lost.cancelled():
+        return "cancelled"
+    error = lost.exception()
+    return "closed" if error is None else _said(error)
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,330 @@
+"""Consumers: several queues on one AMQP channel, each with its own prefetch; healed when the broker drops them.
+
+```
+ connection ─ AMQP channel (up to 64 queues) ─ basic.deliver ─▶ sink      one settler an incarnation
+                  │ closed, or basic.cancel
+                  ▼
+              opened again after a moment, queues declared again when they are ours
+```
+The callback only enqueues: aiormq cancels running callbacks when their AMQP channel dies. Calls on a consuming AMQP
+channel take turns, and nobody cancels one, because that closes the AMQP channel (aiormq `rpc`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random
+from typing import Any, Final
+
+import structlog
+from aiormq import spec
+from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+
+from penstock.app.backoff import Backoff
+from penstock.buses.contract import Sink, Subscription
+from penstock.buses.rabbitmq.acks import ChannelSettler
+from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
+from penstock.buses.rabbitmq.headers import to_delivery
+from penstock.buses.rabbitmq.topology import Control, declare_one
+from penstock.buses.rabbitmq.turns import Turns
+from penstock.errors import BusUnavailable
+
+#: Queues on one AMQP channel: when one of them takes the AMQP channel down, so many stop for a moment.
+QUEUES_PER_CHANNEL: Final = 64
+HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
+
+_log = structlog.get_logger("penstock.buses.rabbitmq")
+
+
+class Consumers:
+    """All consumers of one reactor; `start` again on each new connection."""
+
+    def __init__(self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random) -> None:
+        size = QUEUES_PER_CHANNEL
+        self._groups = [
+            ConsumingChannel(subscriptions[start : start + size], sink, login, random)
+            for start in range(0, len(subscriptions), size)
+        ]
+
+    async def start(self, connection: AbstractConnection) -> None:
+        """Consume on a connection that has just been opened."""
+        await asyncio.gather(*(group.start(connection) for group in self._groups))
+
+    async def stop(self) -> None:
+        """Cancel all consumers; what was delivered before has reached the sink when it returns."""
+        await asyncio.gather(*(group.stop() for group in self._groups))
+
+    async def set_prefetch(self, queue: str, prefetch: int) -> None:
+        """Consume one queue with another prefetch from now on."""
+        for group in self._groups:
+            await group.set_prefetch(queue, prefetch)
+
+    async def flush(self) -> None:
+        """Returns when all acks asked for are written."""
+        await asyncio.gather(*(group.flush() for group in self._groups))
+
+    async def aclose(self) -> None:
+        """Close the AMQP channels; the broker hands out again what is unsettled."""
+        await asyncio.gather(*(group.aclose() for group in self._groups))
+
+
+class ConsumingChannel:
+    """One AMQP channel and the queues that are consumed on it."""
+
+    def __init__(self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random) -> None:
+        self._subscriptions = {subscription.queue.name: subscription for subscription in subscriptions}
+        self._sink = sink
+        self._login = login
+        self._random = random
+        self._turns = Turns()
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._settler: ChannelSettler | None = None
+        self._numbers = itertools.count(1)
+        self._tags: dict[str, str] = {}
+        """Queue by consumer tag; what is not in here has to be healed."""
+        self._healing: asyncio.Task[None] | None = None
+        self._refused: list[str] = []
+        self._is_stopping = False
+
+    async def start(self, connection: AbstractConnection) -> None:
+        """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
+        if self._is_stopping:
+            return
+        self._stop_healing()
+        self._connection = connection
+        await self._turns.finish(self._start(connection))
+
+    async def set_prefetch(self, queue: str, prefetch: int) -> None:
+        """A new consumer with the new number takes the old one's place; a consumer's own number cannot be changed."""
+        known = self._subscriptions.get(queue)
+        if known is None:
+            return
+        self._subscriptions[queue] = Subscription(known.queue, prefetch)
+        if self._connection is not None:
+            await self._turns.finish(self._renew(self._connection, queue))
+
+    async def stop(self) -> None:
+        """Cancel the consumers."""
+        self._is_stopping = True
+        self._stop_healing()
+        if self._connection is not None:
+            await self._turns.finish(self._cancel_all(self._connection))
+        # aiormq starts a task for each delivery: those that came before the last cancel-ok run now.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        """Returns when all acks asked for are written."""
+        if self._settler is not None:
+            await self._settler.flush()
+
+    async def aclose(self) -> None:
+        """Close the AMQP channel."""
+        self._is_stopping = True
+        self._stop_healing()
+        settler, channel = self._settler, self._channel
+        if settler is not None:
+            await settler.flush()
+            settler.die()
+        await self._turns.give_up()
+        if channel is not None and not channel.is_closed:
+            try:
+                with broken_is_an_error():
+                    await channel.close()
+            except BROKEN as error:
+                _log.debug("closing an AMQP channel failed; its connection is closed next", error=str(error))
+
+    async def _start(self, connection: AbstractConnection) -> None:
+        try:
+            async with self._turns.turn(connection):
+                await self._open(connection, list(self._subscriptions.values()))
+        except BROKEN as error:
+            if connection.is_closed:
+                raise
+            _log.warning(
+                "consuming could not begin: tried again; the messages wait in their queues",
+                queues=list(self._subscriptions),
+                error=f"{type(error).__name__}: {error}",
+            )
+            self._heal()
+
+    async def _renew(self, connection: AbstractConnection, queue: str) -> None:
+        try:
+            async with self._turns.turn(connection):
+                channel, settler = self._channel, self._settler
+                tag = next((tag for tag, name in self._tags.items() if name == queue), None)
+                if (
+                    self._is_stopping
+                    or tag is None
+                    or channel is None
+                    or settler is None
+                    or channel.is_closed
+                ):
+                    # Being healed: it comes back with the new number.
+                    return
+                del self._tags[tag]
+                await channel.basic_cancel(tag)
+                await self._consume(channel, settler, self._subscriptions[queue])
+        except BROKEN as error:
+            _log.warning(
+                "a consumer was lost while its prefetch changed: it is started again; what runs goes on, "
+                "the other messages wait in their queue",
+                queue=queue,
+                error=f"{type(error).__name__}: {error}",
+            )
+            self._heal()
+
+    async def _cancel_all(self, connection: AbstractConnection) -> None:
+        try:
+            async with self._turns.turn(connection):
+                channel = self._channel
+                if channel is not None and not channel.is_closed:
+                    for tag in list(self._tags):
+                        await channel.basic_cancel(tag)
+        except BROKEN as error:
+            _log.warning(
+                "the AMQP channel went away while it stopped: the broker hands its unsettled messages out again",
+                queues=list(self._subscriptions),
+                error=f"{type(error).__name__}: {error}",
+            )
+        self._tags.clear()
+
+    async def _open(self, connection: AbstractConnection, subscriptions: Sequence[Subscription]) -> None:
+        self._tags.clear()
+        self._channel = channel = await connection.channel(publisher_confirms=False)
+        self._settler = settler = ChannelSettler(channel)
+        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
+        channel.closing.add_done_callback(lambda future: self._on_closed(settler, future))
+        for subscription in subscriptions:
+            await self._consume(channel, settler, subscription)
+
+    async def _consume(
+        self, channel: AbstractChannel, settler: ChannelSettler, subscription: Subscription
+    ) -> None:
+        if self._is_stopping:
+            return
+        queue = subscription.queue.name
+        # A name of ours, known before the answer: the broker's basic.cancel may come together with it.
+        tag = f"penstock-{next(self._numbers)}"
+        await channel.basic_qos(prefetch_count=subscription.prefetch)
+        self._tags[tag] = queue
+        try:
+            await channel.basic_consume(
+                queue, _callback(queue, settler, self._sink, self._login), consumer_tag=tag
+            )
+        except BaseException:
+            self._tags.pop(tag, None)
+            raise
+
+    def _on_closed(self, settler: ChannelSettler, lost: asyncio.Future[object]) -> None:
+        settler.die()
+        error = None if lost.cancelled() else lost.exception()
+        connection = self._connection
+        if self._is_stopping or settler is not self._settler or connection is None or connection.is_closed:
+            return
+        _log.warning(
+            "the broker closed a consuming AMQP channel: it is opened again; what runs goes on, "
+            "the broker hands the unsettled messages out again",
+            why=f"{type(error).__name__}: {error}",
+            queues=list(self._subscriptions),
+        )
+        self._heal()
+
+    def _on_cancel(self, frame: spec.Basic.Cancel) -> None:
+        queue = self._tags.pop(frame.consumer_tag or "", None)
+        if queue is not None and not self._is_stopping:
+            _log.warning(
+                "the broker cancelled a consumer, its queue was deleted or moved: the queue is declared and consumed "
+                "again; what runs goes on, messages that were in a deleted queue are gone",
+                queue=queue,
+            )
+            self._heal()
+
+    def _heal(self) -> None:
+        if not self._is_stopping and (self._healing is None or self._healing.done()):
+            self._healing = asyncio.create_task(self._heal_until_well(), name="penstock-heal")
+
+    def _stop_healing(self) -> None:
+        """Cancels the wait for the next attempt; an attempt that has begun goes on to its end."""
+        healing, self._healing = self._healing, None
+        if healing is not None:
+            healing.cancel()
+
+    async def _heal_until_well(self) -> None:
+        for failures in itertools.count(1):
+            await asyncio.sleep(HEAL.delay_s(failures, self._random))
+            connection = self._connection
+            if self._is_stopping or connection is None or connection.is_closed:
+                # Its supervisor opens a new one and starts us again.
+                return
+            await self._turns.finish(self._heal_once(connection))
+            if self._is_well():
+                return
+
+    def _is_well(self) -> bool:
+        channel = self._channel
+        return channel is not None and not channel.is_closed and len(self._tags) == len(self._subscriptions)
+
+    async def _heal_once(self, connection: AbstractConnection) -> None:
+        try:
+            async with self._turns.turn(connection):
+                await self._consume_missing(connection)
+        except BROKEN as error:
+            _log.warning(
+                "consuming could not begin again yet: tried again; the messages wait in their queues",
+                queues=self._missing(),
+                error=f"{type(error).__name__}: {error}",
+            )
+        except BusUnavailable as error:
+            self._say_refused([str(error)])
+
+    async def _consume_missing(self, connection: AbstractConnection) -> None:
+        if self._is_stopping or connection is not self._connection:
+            return
+        control = Control(connection)
+        refused: dict[str, str] = {}
+        try:
+            # On an AMQP channel of its own: consuming a queue that is not there would close ours.
+            for queue in self._missing():
+                line = await declare_one(control, self._subscriptions[queue].queue)
+                if line is not None:
+                    refused[queue] = line
+        finally:
+            await control.aclose()
+        self._say_refused(list(refused.values()))
+        channel, settler = self._channel, self._settler
+        subscriptions = [self._subscriptions[queue] for queue in self._missing() if queue not in refused]
+        if channel is None or channel.is_closed or settler is None:
+            await self._open(connection, subscriptions)
+            return
+        for subscription in subscriptions:
+            await self._consume(channel, settler, subscription)
+
+    def _missing(self) -> list[str]:
+        """Queues that are not consumed."""
+        if self._channel is None or self._channel.is_closed:
+            return list(self._subscriptions)
+        consumed = set(self._tags.values())
+        return [queue for queue in self._subscriptions if queue not in consumed]
+
+    def _say_refused(self, lines: list[str]) -> None:
+        """Once a change, not once an attempt."""
+        for line in lines:
+            if line not in self._refused:
+                _log.error(
+                    "a queue cannot be consumed any more: tried again every few seconds; its messages wait in it",
+                    why=line,
+                )
+        self._refused = lines
+
+
+def _callback(
+    queue: str, settler: ChannelSettler, sink: Sink, login: str
+) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
+    async def deliver(message: DeliveredMessage) -> None:
+        sink(to_delivery(message, queue, settler, login))
+
+    return deliver

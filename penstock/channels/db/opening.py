@@ -1,0 +1,186 @@
+"""The one SQLite file behind the channel: which it is, and how each connection to it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from penstock.channels.db.faults import is_locked
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError, DatabaseError
+
+#: The writer asks for the lock again and again for so long at once; between two times its queue is looked through.
+SLICE_S: Final = 0.1
+_CACHED_STATEMENTS: Final = 512
+#: Virtual machine steps between two looks at `stop`; about 10 ms, so that the look costs nothing.
+_STEPS: Final = 500_000
+
+#: What virtual tables (FTS5, R-Tree) ask for themselves, and what only describes the schema.
+_HARMLESS_PRAGMAS: Final = frozenset(
+    {
+        "data_version",
+        "page_size",
+        "foreign_key_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+    }
+)
+_DENIED: Final = frozenset(
+    {
+        sqlite3.SQLITE_ATTACH,
+        sqlite3.SQLITE_DETACH,
+        sqlite3.SQLITE_TRANSACTION,
+        sqlite3.SQLITE_SAVEPOINT,
+        sqlite3.SQLITE_CREATE_TEMP_INDEX,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+    }
+)
+#: `CREATE TABLE temp.x` says the same in other words.
+_DENIED_IN_TEMP: Final = frozenset(
+    {
+        sqlite3.SQLITE_CREATE_INDEX,
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_TRIGGER,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_VTABLE,
+    }
+)
+
+
+class DatabaseFile(NamedTuple):
+    """Where the file is, as the worker's own connection would find it."""
+
+    location: str
+    is_uri: bool
+
+    @property
+    def name(self) -> str:
+        """The file's name, for an error's words."""
+        return Path(self.location.partition("?")[0]).name
+
+
+class GuardedConnection(sqlite3.Connection):
+    """A connection on which callers' statements run: SQLite refuses what hides inside them.
+
+    Read on its own thread; `stop` is written by the loop, and ends the statement that runs within about 10 ms.
+    """
+
+    stop = False
+    schema_version = -1
+    has_deferred_keys = False
+    """Of the schema of that version, in `group.py`."""
+    _is_ours = False
+
+    def control(self, statement: str) -> sqlite3.Cursor:
+        """Run one of the channel's own statements, which no caller's text could be."""
+        self._is_ours = True
+        try:
+            return self.execute(statement)
+        finally:
+            self._is_ours = False
+
+    def guard(self) -> None:
+        """From here on callers' statements may come."""
+        self.set_authorizer(self._authorize)
+        self.set_progress_handler(lambda: self.stop, _STEPS)
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, schema: str | None, _inside: str | None
+    ) -> int:
+        if self._is_ours:
+            return sqlite3.SQLITE_OK
+        # The writer's connection is everybody's: a temporary table would be too.
+        if action in _DENIED_IN_TEMP and schema == "temp":
+            return sqlite3.SQLITE_DENY
+        if action in _DENIED or (action == sqlite3.SQLITE_PRAGMA and (first not in _HARMLESS_PRAGMAS)):
+            return sqlite3.SQLITE_DENY
+        if action == sqlite3.SQLITE_FUNCTION and second == "load_extension":
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+
+def find_file(section: DatabaseSection) -> DatabaseFile:
+    """The file that `database.url` names. Raises `ConfigurationError` when it is none, or no file of SQLite's."""
+    # SQLAlchemy costs 0.1 s to import; a service whose handlers never say ctx.db does not pay for it.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if section.url is None:
+        msg = "ctx.db needs a database: set database.url, for example to sqlite:///app.db"
+        raise ConfigurationError(msg)
+    try:
+        url = make_url(section.url.get_secret_value())
+    except ArgumentError as error:
+        msg = "database.url is not a URL; write for example sqlite:///app.db"
+        raise ConfigurationError(msg) from error
+    if url.get_backend_name() != "sqlite":
+        msg = (
+            f"ctx.db speaks SQLite in this version and database.url is {url.render_as_string(hide_password=True)}: "
+            "use ctx.connection or ctx.session, which reach it from the worker"
+        )
+        raise ConfigurationError(msg)
+    # Asked of SQLAlchemy, so that both ways lead to one file.
+    (location,), options = url.set(drivername="sqlite").get_dialect()().create_connect_args(url)
+    if ":memory:" in location or "mode=memory" in location:
+        msg = (
+            "ctx.db needs a database in a file, which several connections can open; database.url is one in memory: "
+            "write for example sqlite:///app.db"
+        )
+        raise ConfigurationError(msg)
+    return DatabaseFile(location, bool(options.get("uri")))
+
+
+def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnection | None:
+    """The connection that writes; None when another process holds the file, to be tried again.
+
+    Raises `sqlite3.Error` when it cannot be opened.
+    """
+    connection = _connect(file, timeout_s=SLICE_S)
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            msg = f"{file.name} stays in journal mode {mode}: the database channel needs WAL, so keep it on a local disk"
+            raise DatabaseError(msg, "NotSupportedError")  # noqa: TRY301 - the connection is closed below
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA synchronous={section.synchronous}")
+        connection.guard()
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error) and is_locked(error):
+            return None
+        raise
+    return connection
+
+
+def open_reader(
+    file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection]
+) -> GuardedConnection:
+    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened."""
+    connection = _connect(file, timeout_s=section.busy_timeout_s, factory=factory)
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.guard()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(
+    file: DatabaseFile, *, timeout_s: float, factory: type[GuardedConnection] = GuardedConnection
+) -> GuardedConnection:
+    return sqlite3.connect(
+        file.location,
+        uri=file.is_uri,
+        timeout=timeout_s,
+        isolation_level=None,
+        cached_statements=_CACHED_STATEMENTS,
+        factory=factory,
+    )

@@ -1,0 +1,68 @@
+"""Rows on their way out: packed in pieces on the thread that reads them, never longer than a frame.
+
+Encoding happens there because a large result would hold up the loop, and in pieces because one call into the
+encoder holds the interpreter's lock for as long as it lasts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.errors import DatabaseError
+
+_PIECE_BYTES: Final = 64 * 1024
+_MOST_ROWS: Final = 1024
+#: msgpack's words around the pieces: the answer's array, a header each.
+_AROUND_BYTES: Final = 64
+_HEADER_BYTES: Final = 5
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_rows: Final = msgspec.msgpack.Decoder(list[list[Any]]).decode
+
+
+class Rows(Struct, frozen=True, array_like=True):
+    """A result: the columns' names and the rows, packed."""
+
+    columns: list[str]
+    pieces: list[Raw]
+
+
+def pack(cursor: sqlite3.Cursor, *, first_only: bool, limit_bytes: int) -> Rows:
+    """A cursor's rows, or its first row, the rest unread.
+
+    Raises `DatabaseError` when they exceed `limit_bytes`; little more than that is ever held.
+    """
+    columns = [column[0] for column in cursor.description or ()]
+    left = limit_bytes - _AROUND_BYTES - len(_encode(columns))
+    pieces: list[Raw] = []
+    wanted = 1
+    while rows := cursor.fetchmany(wanted):
+        piece = _encode(rows)
+        left -= len(piece) + _HEADER_BYTES
+        if left < 0:
+            raise _too_large(limit_bytes)
+        pieces.append(Raw(piece))
+        if first_only:
+            break
+        # One row first, then as many as fit a piece: a row may be a megabyte.
+        fitting = _PIECE_BYTES * len(rows) // len(piece)
+        wanted = max(1, min(fitting, wanted * 8, _MOST_ROWS))
+    return Rows(columns, pieces)
+
+
+def unpack(columns: Sequence[str], piece: Raw) -> list[dict[str, Any]]:
+    """A piece's rows, each a plain dict; of two columns with one name the last wins, so name them apart with AS."""
+    return [dict(zip(columns, row, strict=True)) for row in _decode_rows(piece)]
+
+
+def _too_large(limit_bytes: int) -> DatabaseError:
+    return DatabaseError(
+        f"the result is larger than a frame ({limit_bytes} bytes, limits.frame_bytes): ask for less at once with LIMIT "
+        "and a condition on the last key seen, or read it with ctx.connection, which streams; nothing was changed",
+        "DataError",
+    )

@@ -1,0 +1,197 @@
+"""The database channel's end on the loop: whose statement is run by whom.
+
+```
+            ┌─ reads ──▶ Readers ──▶ aiosqlite connections (query_only)
+call ─▶ ────┼─ writes ─▶ Writer ───▶ groups, one thread, one connection
+            └─ steps of an open transaction ──▶ the Writer's turn that it holds
+```
+Nothing is opened before the first call, so that a service whose handlers never say `ctx.db` leaves the file alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Any, Final, cast
+
+import msgspec
+from msgspec import Raw
+
+from penstock.channels.db.calls import SERVICE, Query, Want
+from penstock.channels.db.faults import is_locked, translated, would_write
+from penstock.channels.db.group import Outcome, Statement
+from penstock.channels.db.opening import DatabaseFile, find_file
+from penstock.channels.db.reading import Readers
+from penstock.channels.db.statements import check_allowed, may_write
+from penstock.channels.db.transaction import OpenTransaction
+from penstock.channels.db.writer import Writer, WriterStatistics
+from penstock.channels.service import Caller
+from penstock.config.database import DatabaseSection
+from penstock.config.limits import LimitsSection
+from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
+
+_decode_query: Final = msgspec.msgpack.Decoder(Query).decode
+_decode_number: Final = msgspec.msgpack.Decoder(int).decode
+#: The frame around a result.
+_FRAME_BYTES: Final = 64
+
+
+class DatabaseService:
+    """The service named "db"; `frame_bytes` is what a result may fill."""
+
+    name: Final = SERVICE
+
+    def __init__(self, section: DatabaseSection, *, frame_bytes: int | None = None) -> None:
+        self._section = section
+        self._limit_bytes = (
+            LimitsSection().frame_bytes if frame_bytes is None else frame_bytes
+        ) - _FRAME_BYTES
+        self._file: DatabaseFile | ConfigurationError | None = None
+        self._writer: Writer | None = None
+        self._readers: Readers | None = None
+        self._opening: asyncio.Task[tuple[Writer, Readers]] | None = None
+        # Those that are over stay until their holder has heard of it.
+        self._transactions: dict[int, OpenTransaction] = {}
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<DatabaseService [{self._writer!r}, {self._readers!r}, {len(self._transactions)} transactions]>"
+        )
+
+    def statistics(self) -> WriterStatistics | None:
+        """The writer's counts and who holds it; None before the first call."""
+        return self._writer.statistics() if self._writer is not None else None
+
+    async def start(self) -> None:
+        """Look which file it is; a URL that cannot be used is told to whoever calls first."""
+        self._is_closed = False
+        self._look()
+
+    async def aclose(self) -> None:
+        """Roll back what is open, finish what is being written, close every connection; harmless when repeated."""
+        self._is_closed = True
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await asyncio.wait({opening})
+        writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
+        # Readers first: the last connection to close checkpoints the log, and only the writer may.
+        if readers is not None:
+            await readers.aclose()
+        if writer is not None:
+            await writer.aclose()
+        self._transactions.clear()
+
+    async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:
+        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback` and `reset`."""
+        if method in ("execute", "fetch_all", "fetch_one"):
+            return await self._run(_decode_query(arguments), cast("Want", method), caller)
+        if method == "begin":
+            return await self._begin(caller)
+        if method in ("commit", "rollback"):
+            return await self._end(_decode_number(arguments), method, caller)
+        if method == "reset":
+            return self.forget(caller)
+        msg = f"the database channel knows no {method!r}"
+        raise ChannelError(msg)
+
+    def forget(self, caller: Caller) -> None:
+        """Roll back the caller's open transaction at once, end what it reads and withdraw its waiting calls."""
+        if self._writer is not None:
+            self._writer.forget(caller)
+        if self._readers is not None:
+            self._readers.forget(caller)
+        for number, transaction in list(self._transactions.items()):
+            if transaction.caller is caller:
+                del self._transactions[number]
+
+    async def _run(self, query: Query, want: Want, caller: Caller) -> Outcome:
+        check_allowed(query.statement)
+        statement = Statement(query.statement, query.parameters, want)
+        if query.transaction is not None:
+            return await self._holders(query.transaction, caller).run(statement)
+        writer, readers = await self._opened()
+        if may_write(query.statement):
+            return await writer.run(statement, caller)
+        try:
+            rows = await readers.run(statement, caller)
+        except sqlite3.Error as error:
+            if would_write(error):
+                # SQLite knows better than the text; nothing was run.
+                return await writer.run(statement, caller)
+            raise self._reading_failed(error, statement) from error
+        return rows if want != "execute" else 0
+
+    async def _begin(self, caller: Caller) -> int:
+        writer, _ = await self._opened()
+        transaction = await writer.begin(caller)
+        self._transactions[transaction.number] = transaction
+        return transaction.number
+
+    async def _end(self, number: int, how: str, caller: Caller) -> None:
+        transaction = self._holders(number, caller)
+        try:
+            if how == "commit":
+                await transaction.commit()
+            else:
+                await transaction.roll_back()
+        finally:
+            self._transactions.pop(number, None)
+
+    def _holders(self, number: int, caller: Caller) -> OpenTransaction:
+        transaction = self._transactions.get(number)
+        if transaction is None or transaction.caller is not caller:
+            msg = "the transaction is over: its block or its message has ended; nothing of the statement was run"
+            raise DatabaseError(msg, "OperationalError")
+        return transaction
+
+    async def _opened(self) -> tuple[Writer, Readers]:
+        if self._writer is not None and self._readers is not None:
+            return self._writer, self._readers
+        if self._is_closed:
+            msg = "the service is stopping and the database channel with it; nothing of the statement was run"
+            raise ChannelClosed(msg)
+        if self._opening is None:
+            # One for all who wait, and not ended with the first of them.
+            self._opening = asyncio.create_task(self._open(self._found()), name="penstock-db-open")
+            self._opening.add_done_callback(self._open_ended)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self, file: DatabaseFile) -> tuple[Writer, Readers]:
+        # The writer first: it makes the file and turns it to WAL, in which readers and writer never wait for each other.
+        writer = Writer(file, self._section, limit_bytes=self._limit_bytes)
+        try:
+            await writer.open()
+        except BaseException:
+            await writer.aclose()
+            raise
+        self._writer = writer
+        self._readers = Readers(file, self._section, limit_bytes=self._limit_bytes)
+        return self._writer, self._readers
+
+    def _open_ended(self, opening: asyncio.Task[tuple[Writer, Readers]]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            # Those who wait have it; should they all have gone, nobody is left to hear of it.
+            opening.exception()
+
+    def _look(self) -> None:
+        if self._file is None:
+            try:
+                self._file = find_file(self._section)
+            except ConfigurationError as error:
+                self._file = error
+
+    def _found(self) -> DatabaseFile:
+        self._look()
+        if isinstance(self._file, DatabaseFile):
+            return self._file
+        # Each caller gets its own, because a traceback grows with every raise.
+        raise ConfigurationError(str(self._file))
+
+    def _reading_failed(self, error: sqlite3.Error, statement: Statement) -> DatabaseError:
+        if is_locked(error):
+            words = f"waited {self._section.busy_timeout_s:g} s (database.busy_timeout_s): another process holds the file"
+            return DatabaseBusy(f"{words}; nothing was read")
+        return translated(error, statement.text)

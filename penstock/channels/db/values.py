@@ -1,0 +1,114 @@
+"""Parameters on their way into SQLite: what it stores, as SQLAlchemy's SQLite dialect would write it.
+
+So that a handler may change between `ctx.connection` and `ctx.db` and find the same text in its columns:
+
+| Python | stored |
+|---|---|
+| None, int (64 bits), float, str, bytes | as they are; bytearray and memoryview as bytes |
+| bool | 0 or 1 |
+| Decimal | its text (a NUMERIC column makes a number of it) |
+| datetime | `2026-01-31 13:05:00.000000`, without its offset, as SQLAlchemy does |
+| date, time | `2026-01-31`, `13:05:00.000000` |
+| UUID | 32 hexadecimal digits |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from penstock.errors import DatabaseError
+
+#: What SQLite knows; anything else would be guessed at.
+Stored: TypeAlias = int | float | str | bytes | None
+
+_PLAIN: Final = frozenset({float, bytes, type(None)})
+_SMALLEST: Final = -(2**63)
+_LARGEST: Final = 2**63 - 1
+
+
+def stored_parameters(parameters: object) -> dict[str, Stored] | list[Stored] | None:
+    """Each parameter as SQLite stores it, by name (`:name`) or by position (`?`).
+
+    Raises `DatabaseError` naming the parameter that cannot be stored.
+    """
+    if parameters is None:
+        return None
+    if isinstance(parameters, Mapping):
+        return {_name(name): stored(value, f":{name}") for name, value in parameters.items()}
+    if isinstance(parameters, Sequence) and not isinstance(parameters, str | bytes | bytearray | memoryview):
+        return [stored(value, f"number {position}") for position, value in enumerate(parameters, start=1)]
+    msg = (
+        f"parameters are a mapping for :name or a sequence for ?, not {_type(parameters)}; "
+        "a single one is written (value,); nothing was run"
+    )
+    raise DatabaseError(msg, "ProgrammingError")
+
+
+def stored(value: Any, which: str) -> Stored:  # noqa: C901, PLR0911 - one line a type, as in the table above
+    """One value as SQLite stores it; `which` names it in the `DatabaseError` that refuses it."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, int):
+        if _SMALLEST <= value <= _LARGEST:
+            return int(value)
+        msg = f"parameter {which} is an integer of {value.bit_length()} bits, SQLite stores 64; pass it as text; nothing was run"
+        raise DatabaseError(msg, "OverflowError")
+    if isinstance(value, str):
+        return _text(value, which)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    # datetime is a date too, so it comes first.
+    if isinstance(value, datetime):
+        return f"{_day(value)} {_clock(value)}"
+    if isinstance(value, date):
+        return _day(value)
+    if isinstance(value, time):
+        return _clock(value)
+    if isinstance(value, UUID):
+        return value.hex
+    msg = (
+        f"parameter {which} is {_type(value)}, which SQLite cannot store; pass a number, text, bytes, a date or time, "
+        "a Decimal, a UUID or None, one value a parameter; nothing was run"
+    )
+    raise DatabaseError(msg, "InterfaceError")
+
+
+def _name(name: Any) -> str:
+    if isinstance(name, str):
+        return _text(name, f"named {name!a}")
+    msg = f"parameters are named by str, not by {_type(name)}; nothing was run"
+    raise DatabaseError(msg, "ProgrammingError")
+
+
+def _text(value: str, which: str) -> str:
+    # An exact str also of a StrEnum member, whose str() may say something else.
+    text = str.__str__(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            msg = f"parameter {which} holds a lone surrogate at character {error.start}, which is no text; nothing was run"
+            raise DatabaseError(msg, "UnicodeEncodeError") from error
+    return text
+
+
+def _day(value: date) -> str:
+    return f"{value.year:04d}-{value.month:02d}-{value.day:02d}"
+
+
+def _clock(value: time | datetime) -> str:
+    return f"{value.hour:02d}:{value.minute:02d}:{value.second:02d}.{value.microsecond:06d}"
+
+
+def _type(value: object) -> str:
+    name = type(value).__qualname__
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

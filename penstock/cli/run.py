@@ -1,0 +1,117 @@
+"""`penstock run`: a reactor from the first signal handler to the last line of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import structlog
+
+from penstock.app.application import App
+from penstock.buses.address import open_bus
+from penstock.cli import options
+from penstock.cli.exits import Exit
+from penstock.cli.loading import load_application
+from penstock.cli.signals import stops
+from penstock.cli.words import fail, secrets
+from penstock.config import Settings
+from penstock.errors import ConfigurationError
+from penstock.reactor.health import HealthFile
+from penstock.reactor.log import configure_logging
+from penstock.reactor.service import Reactor, Stop
+from penstock.reactor.slots import SlotFault
+
+Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"]
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
+
+#: What is still there after the drain gets so long to notice that it is cancelled.
+LAST_CANCEL_S: Final = 1.0
+
+_log = structlog.get_logger("penstock.run")
+
+
+def run_service(address: str, settings: Settings, *, only: Sequence[str], inline: bool, loop: Loop) -> Exit:
+    """Serve the application until a signal asks for the stop; returns the exit code.
+
+    Raises what `Reactor` and its start raise: `ConfigurationError`, `HandlerError`, `BusUnavailable`,
+    `TopologyMismatch`.
+    """
+    # A worker would import our main script again, and with it the whole command line.
+    options.hide_main_module()
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # a stderr that is closed
+        faulthandler.enable()
+    factory = loop_factory(loop)
+    writer = configure_logging(settings.service, extra=secrets.processor)
+    try:
+        app = load_application(address)
+        with running_loop(factory) as runner:
+            runner.run(_serve(app, address, settings, only=only, inline=inline))
+            if runner.run(_some_go_on()):
+                # Everything is closed and handed back; closing the loop would wait for them for ever.
+                writer.close()
+                os._exit(Exit.OK)
+    except SlotFault as error:
+        # After the log's last line, which would otherwise come behind it.
+        writer.close()
+        fail(f"the workers can never work, so nothing was consumed; a worker says:\n{error}")
+        return Exit.WORKERS
+    finally:
+        writer.close()
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def running_loop(factory: LoopFactory | None) -> Iterator[asyncio.Runner]:
+    """A runner whose end leaves no moment in which a stop request would kill the process."""
+    runner = asyncio.Runner(loop_factory=factory)
+    try:
+        yield runner
+    finally:
+        stops.close(runner)
+
+
+def loop_factory(loop: Loop) -> LoopFactory | None:
+    """What makes the event loop; None is asyncio's own. Raises `ConfigurationError` when uvloop is not installed."""
+    if loop == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError as error:
+        if loop == "auto":
+            return None
+        msg = "--loop uvloop: it is not installed; pip install 'penstock[uvloop]', or leave --loop out"
+        raise ConfigurationError(msg) from error
+    return uvloop.new_event_loop
+
+
+async def _some_go_on() -> bool:
+    """True when a task ignores its cancellation: an async handler that swallows CancelledError."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    return bool(tasks) and bool((await asyncio.wait(tasks, timeout=LAST_CANCEL_S))[1])
+
+
+async def _serve(app: App, address: str, settings: Settings, *, only: Sequence[str], inline: bool) -> None:
+    stop = Stop()
+    stops.forward(asyncio.get_running_loop(), stop.request)
+    reactor = Reactor(app, address, open_bus(settings.bus), settings, only=only, inline=inline)
+    health_file = settings.service.health_file
+    health = HealthFile(
+        None if health_file is None else Path(health_file),
+        application=address,
+        queues=[handler.queue.name for handler in app.select(only)],
+        is_ready=lambda: reactor.ready.is_set() and not stop.requested.is_set(),
+    )
+    beating = asyncio.create_task(health.keep(), name="penstock-health")
+    try:
+        await reactor.run(stop)
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating

@@ -1,0 +1,23 @@
+"""What every section of the settings has in common: frozen, and unknown names are refused."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+
+class Section(BaseModel):
+    """One frozen part of the settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def check_port(url: SecretStr) -> SecretStr:
+    """The URL as it is. Raises `ValueError`, without the URL in it, when its port is none."""
+    try:
+        _ = urlsplit(url.get_secret_value()).port
+    except ValueError:
+        msg = "the port is no number from 0 to 65535; it stands behind the host, as in amqp://user:password@host:5672/"
+        raise ValueError(msg) from None
+    return url

@@ -1,0 +1,109 @@
+"""Every exception that Penstock raises on purpose; one root, worded for the person who reads it."""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Root of everything that Penstock raises on purpose."""
+
+
+class ConfigurationError(PenstockError):
+    """Raised at start when a setting, a flag or the application's address cannot be used."""
+
+
+class HandlerError(PenstockError):
+    """Raised while handlers are being declared or included, before anything runs."""
+
+
+class PayloadError(PenstockError):
+    """Raised when a payload cannot be written as JSON, or a body cannot be read as the annotation says.
+
+    `reason` is the text that goes into the dead letter.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class DeadlineExceeded(PenstockError):  # noqa: N818 - reads as the event it is, as asyncio's TimeoutError does
+    """Raised inside a handler when its `timeout` has passed; never inside a commit or a frame."""
+
+
+class BusError(PenstockError):
+    """Root of what goes wrong between Penstock and the bus."""
+
+
+class BusUnavailable(BusError):  # noqa: N818
+    """Raised when the bus cannot be reached, refuses the login, or does not know the virtual host."""
+
+
+class TopologyMismatch(BusError):  # noqa: N818
+    """Raised before consuming when queues exist with other arguments than their handlers declare.
+
+    `differences` holds one line for each queue and argument: both values and the line to write instead.
+    """
+
+    def __init__(self, differences: list[str]) -> None:
+        super().__init__("\n".join(differences))
+        self.differences = differences
+
+
+class PublishError(BusError):
+    """Raised when a message was not accepted by the bus; the message is in nobody's queue."""
+
+
+class Unroutable(PublishError):  # noqa: N818
+    """Raised when no queue is bound where a message was published to; nobody would ever read it."""
+
+
+class NotCarried(PublishError):  # noqa: N818
+    """Raised when the bus can never carry a message as it is: a property or a header that AMQP cannot write."""
+
+
+class PublishTimeout(PublishError):  # noqa: N818
+    """Raised when no publisher confirm came in time: probably delivered, repeat it with the same id."""
+
+
+class ClientError(PenstockError):
+    """Raised when a client is used where it cannot work: closed, on another loop, or blocking in a loop's thread."""
+
+
+class ChannelError(PenstockError):
+    """Raised in a handler when a call over a communication channel failed on the loop's side."""
+
+
+class ChannelClosed(ChannelError):  # noqa: N818
+    """Raised when the loop's end of the channel is gone: the reactor is stopping or has died."""
+
+
+class FrameError(ChannelError):
+    """Raised when a frame is too long, of another version, or not what its type says."""
+
+
+class DatabaseError(ChannelError):
+    """Raised when the database refused a statement that went over the database channel.
+
+    `kind` is the driver's exception type (`IntegrityError`, ...), so that a handler can tell them apart.
+    """
+
+    def __init__(self, text: str, kind: str = "DatabaseError") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class DatabaseBusy(DatabaseError):  # noqa: N818
+    """Raised when a statement waited longer than `database.wait_s` for the writer; names who holds it."""
+
+
+class DatabaseUnavailable(PenstockError):  # noqa: N818
+    """Raised in a handler when the worker's own connection is lost and cannot be opened again in time.
+
+    The message is not charged for it: it comes again.
+    """
+
+
+class ConnectionMisused(PenstockError):  # noqa: N818
+    """Raised in a handler that closes `ctx.connection`, keeps it for another message, wants a second one, or
+    writes to one SQLite file through `ctx.connection` and `ctx.db` in one message.
+    """

@@ -1,0 +1,159 @@
+"""What becomes of a delivery: an outcome in, a decision out. Pure; tried without a broker, a clock or dice.
+
+| outcome     | budget left                         | otherwise   |
+|-------------|-------------------------------------|-------------|
+| Returned    | publish what it published, then ack |             |
+| Raised      | retry after the policy's backoff    | dead letter |
+| AskedRetry  | retry after the asked delay         | dead letter |
+| Died        | retry after the policy's backoff    | dead letter |
+| Rejected    |                                     | dead letter |
+| Unreadable  |                                     | dead letter |
+| Unstarted   | hand it back                        |             |
+
+A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
+duplication wins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import Final, assert_never
+
+from msgspec.structs import replace
+
+from penstock.app.handlers import AnyHandler
+from penstock.app.messages import History, Outgoing
+from penstock.app.outcomes import (
+    AskedRetry,
+    Died,
+    Failure,
+    Outcome,
+    Raised,
+    Rejected,
+    Returned,
+    Unreadable,
+    Unstarted,
+)
+from penstock.buses.contract import Delivery
+from penstock.reactor.deadletter import again, dead_letter, inbound_headers
+
+#: Wait before a run that is not charged, seconds: the database or the bus is on its way back.
+UNCHARGED_DELAY_S: Final = 1.0
+
+
+class Verdict(Enum):
+    """What became of a delivery, for logs and counts."""
+
+    ACKED = "acked"
+    RETRIED = "retried"
+    DEAD = "dead lettered"
+    HANDED_BACK = "handed back"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Publish these, wait for their confirms, then ack; `HANDED_BACK` publishes nothing and requeues."""
+
+    verdict: Verdict
+    publish: tuple[Outgoing, ...] = ()
+    reason: str = ""
+    failure: Failure | None = None
+    attempts: int = 0
+    """Failed runs so far, this one included."""
+
+
+ACK: Final = Decision(Verdict.ACKED)
+HAND_BACK: Final = Decision(Verdict.HANDED_BACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Decides for all handlers of a reactor; `random` is the source of the jitter."""
+
+    crash_attempts: int
+    random: Random
+
+    def decide(  # noqa: PLR0911 - one line of the table each
+        self, outcome: Outcome, delivery: Delivery, handler: AnyHandler, *, now_s: float
+    ) -> Decision:
+        """The decision for one outcome; `now_s` is Unix time."""
+        history = delivery.history
+        case = _Case(delivery, handler, now_s)
+        match outcome:
+            case Returned(published=()):
+                return ACK
+            case Returned(published=published):
+                return Decision(Verdict.ACKED, published)
+            case Unstarted():
+                return HAND_BACK
+            case Rejected(reason=reason):
+                return case.dead(history, f"rejected by the handler: {reason}", None)
+            case Unreadable(reason=reason, failure=failure):
+                return case.dead(history, reason, failure)
+            case AskedRetry(delay_s=delay_s, reason=reason):
+                return self._after_failure(case, f"retry asked for: {reason}", None, delay_s)
+            case Raised(failure=failure, charged=True):
+                return self._after_failure(
+                    case, f"the handler raised {failure.type}: {failure.text}", failure, None
+                )
+            case Raised(failure=failure):
+                return case.retry(
+                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}", failure
+                )
+            case Died(how=how, phase=phase):
+                return self._after_death(case, f"the worker died while it ran ({how}; phase: {phase})")
+            case _:
+                assert_never(outcome)
+
+    def _after_failure(
+        self, case: _Case, reason: str, failure: Failure | None, delay_s: float | None
+    ) -> Decision:
+        history = _failed(case.delivery.history, case.now_s)
+        policy = case.handler.options.retry
+        if history.attempts >= policy.attempts:
+            tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
+            return case.dead(history, f"{reason} (after {tries})", failure)
+        wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
+        return case.retry(history, wait_s, reason, failure)
+
+    def _after_death(self, case: _Case, reason: str) -> Decision:
+        history = _failed(case.delivery.history, case.now_s)
+        history = replace(history, crashes=history.crashes + 1)
+        if history.crashes >= self.crash_attempts:
+            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None)
+        wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
+        return case.retry(history, wait_s, reason, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    delivery: Delivery
+    handler: AnyHandler
+    now_s: float
+
+    def dead(self, history: History, reason: str, failure: Failure | None) -> Decision:
+        attempts = max(1, history.attempts)
+        letter = dead_letter(
+            self.delivery,
+            dead_queue=self.handler.queue.dead_name,
+            handler=self.handler.name,
+            reason=reason,
+            failure=failure,
+            attempts=attempts,
+            crashes=history.crashes,
+            first_failed_at_s=history.first_failed_at_s,
+            now_s=self.now_s,
+        )
+        return Decision(Verdict.DEAD, (letter,), reason, failure, attempts)
+
+    def retry(self, history: History, delay_s: float, reason: str, failure: Failure | None) -> Decision:
+        headers, _ = inbound_headers(self.delivery)
+        message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
+        message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
+        return Decision(Verdict.RETRIED, (message,), reason, failure, history.attempts)
+
+
+def _failed(history: History, now_s: float) -> History:
+    return History(history.attempts + 1, history.crashes, history.first_failed_at_s or now_s)

@@ -1,0 +1,222 @@
+"""The only place of the reactor that acks and requeues: once a delivery, after its effects are durable.
+
+```
+ outcome ─▶ decide ─▶ publish what it says, confirmed ─▶ ack
+                                   │ refused
+                                   ▼
+                     unroutable: dead letter of its own; bus away: again until it is back
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Final
+
+import structlog
+
+from penstock.app.backoff import Backoff
+from penstock.app.messages import Outgoing
+from penstock.app.outcomes import DONE, Outcome
+from penstock.app.payloads import MAX_SHORT_BYTES
+from penstock.buses.contract import Bus, Delivery
+from penstock.errors import NotCarried, PublishError, Unroutable
+from penstock.reactor.deadletter import EXCHANGE, HANDLER, QUEUE, REASON
+from penstock.reactor.decide import Decision, Judge, Verdict
+from penstock.reactor.join import Joiner
+from penstock.reactor.side_tasks import SideTasks
+from penstock.reactor.work import Work
+
+#: Pause before publishing again what the bus did not take; drawn from 0 to the ceiling.
+PUBLISH_AGAIN: Final = Backoff(attempts=1, first_s=0.2, cap_s=3.0)
+
+_log = structlog.get_logger("penstock.settle")
+
+
+class Settlement:
+    """Applies decisions; every work that comes in is acked or requeued exactly once.
+
+    What bounds its tasks: each holds at least one unsettled delivery, so prefetch does.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        judge: Judge,
+        joiner: Joiner,
+        side_tasks: SideTasks,
+        *,
+        confirm_timeout_s: float,
+        random: Random,
+        on_settled: Callable[[], None],
+    ) -> None:
+        self._bus = bus
+        self._judge = judge
+        self._joiner = joiner
+        self._side_tasks = side_tasks
+        self._confirm_timeout_s = confirm_timeout_s
+        self._random = random
+        self._on_settled = on_settled
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gives_up = False
+        self.counts: Counter[Verdict] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Settlement [{len(self._tasks)} publishing, {sum(self.counts.values())} settled]>"
+
+    def settle(self, ended: Iterable[tuple[Work, Outcome]]) -> None:
+        """Settle works that ended: bare ones at once, the others after what they publish is confirmed."""
+        now_s = time.monotonic()
+        rest: list[tuple[Work, Decision]] = []
+        for work, outcome in ended:
+            if outcome is DONE:
+                self._ack(work, now_s, Verdict.ACKED)
+                continue
+            decision = self._judge.decide(outcome, work.delivery, work.served.handler, now_s=time.time())
+            if decision.verdict is Verdict.HANDED_BACK:
+                self.hand_back(work)
+            elif decision.publish:
+                rest.append((work, decision))
+            else:
+                self._ack(work, now_s, decision.verdict)
+        if rest:
+            task = self._side_tasks.start(self._publish_and_ack(rest), "penstock-settle")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def hand_back(self, work: Work) -> None:
+        """The bus gives it to somebody else at once; it was not begun, or cannot be ended here."""
+        if work.is_settled:
+            return
+        work.is_settled = True
+        self._joiner.forget(work)
+        work.delivery.settler.requeue(work.delivery.tag)
+        self.counts[Verdict.HANDED_BACK] += 1
+        self._on_settled()
+
+    def ack_again(self, delivery: Delivery) -> None:
+        """A redelivery of what was settled before, and whose ack was lost."""
+        delivery.settler.ack(delivery.tag)
+
+    def give_up(self) -> None:
+        """What cannot be published now is handed back instead of tried again; for a stop."""
+        self._gives_up = True
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait_settled(self) -> None:
+        """Returns when nothing is being published any more."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _publish_and_ack(self, rest: Sequence[tuple[Work, Decision]]) -> None:
+        for work, decision in rest:
+            _tell(work, decision)
+        pending = list(rest)
+        tries = 0
+        try:
+            while pending := await self._publish_once(pending):
+                tries += 1
+                await asyncio.sleep(PUBLISH_AGAIN.delay_s(tries, self._random))
+        except asyncio.CancelledError:
+            if not self._gives_up:
+                raise
+            # It may have arrived: the next run publishes it with the same ids.
+            for work, _ in pending:
+                _log.warning(
+                    "the bus did not take what a message published before the stop: it is handed back and runs again",
+                    message_id=work.delivery.message_id,
+                    queue=work.delivery.queue,
+                    handler=work.served.handler.name,
+                )
+                self.hand_back(work)
+
+    async def _publish_once(self, pending: Sequence[tuple[Work, Decision]]) -> list[tuple[Work, Decision]]:
+        messages = [message for _, decision in pending for message in decision.publish]
+        results = iter(await self._bus.publish(messages, timeout_s=self._confirm_timeout_s))
+        left: list[tuple[Work, Decision]] = []
+        for work, decision in pending:
+            again: list[Outgoing] = []
+            for message, error in [(message, next(results)) for message in decision.publish]:
+                if error is not None:
+                    again += _after_refusal(work, message, error)
+            if again:
+                left.append((work, Decision(decision.verdict, tuple(again), decision.reason)))
+            else:
+                self._ack(work, time.monotonic(), decision.verdict)
+        return left
+
+    def _ack(self, work: Work, now_s: float, verdict: Verdict) -> None:
+        if work.is_settled:
+            return
+        work.is_settled = True
+        # False: its AMQP channel is gone. The joiner remembers, and acks the redelivery.
+        work.delivery.settler.ack(work.delivery.tag)
+        self._joiner.end(work, now_s)
+        self.counts[verdict] += 1
+        self._on_settled()
+
+
+def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:
+    """What to publish instead: a dead letter of its own for what no try would change, anything else again."""
+    dead = work.served.handler.queue.dead_name
+    fields = {
+        "published_id": message.message_id,
+        "to": message.destination,
+        "message_id": work.delivery.message_id,
+        "queue": work.delivery.queue,
+        "handler": work.served.handler.name,
+    }
+    is_dead_letter = not message.exchange and message.routing_key == dead
+    if isinstance(error, NotCarried):
+        _log.error(
+            "a message cannot be written as it is: it is now a dead letter, without its headers",
+            error=str(error),
+            **fields,
+        )
+        return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
+    if isinstance(error, Unroutable) and not is_dead_letter:
+        _log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead, **fields)
+        reason = f"unroutable: published to {message.destination}, where no queue is bound"
+        return [_own_dead_letter(work, message, reason, is_whole=True)]
+    _log.warning(
+        "the bus did not confirm a message: it is published again with the same id",
+        error=str(error),
+        **fields,
+    )
+    return [message]
+
+
+def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bool) -> Outgoing:
+    headers = message.headers if is_whole else {}
+    own = {**headers, REASON: reason, QUEUE: message.routing_key, HANDLER: work.served.handler.name}
+    if message.exchange:
+        own[EXCHANGE] = message.exchange
+    return Outgoing(
+        routing_key=work.served.handler.queue.dead_name,
+        body=message.body,
+        # An id that grew beyond AMQP's limit was Latin-1 once; its beginning still finds it.
+        message_id=message.message_id.encode()[:MAX_SHORT_BYTES].decode(errors="ignore"),
+        content_type=message.content_type if is_whole else None,
+        headers=own,
+    )
+
+
+def _tell(work: Work, decision: Decision) -> None:
+    if decision.verdict is Verdict.ACKED:
+        return
+    fields = {
+        "message_id": work.delivery.message_id,
+        "queue": work.delivery.queue,
+        "handler": work.served.handler.name,
+        "attempt": max(1, decision.attempts),
+        "reason": decision.reason,
+    }
+    if decision.verdict is Verdict.DEAD:
+        _log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name, **fields)
+    else:
+        _log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3), **fields)

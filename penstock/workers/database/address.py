@@ -1,0 +1,99 @@
+"""The database's URL: checked once, its password kept out of every text."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError
+
+_EXTRAS: Final = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
+_EXTRA_NAMES: Final = {"mysql+pymysql": "mysql", "postgresql+psycopg": "postgres"}
+_HIDDEN: Final = "***"
+
+
+class Address:
+    """Where the database is.
+
+    Raises `ConfigurationError` for what will never work: no URL, an unknown dialect, a driver that is not
+    installed or needs an event loop.
+    """
+
+    def __init__(self, section: DatabaseSection) -> None:
+        if section.url is None:
+            msg = (
+                "this handler wants the database, but database.url is not set: set it in penstock.toml, as "
+                "PENSTOCK_DATABASE__URL or with --database, for example sqlite:///app.db"
+            )
+            raise ConfigurationError(msg)
+        self.url = _parse(section.url.get_secret_value())
+        self.backend = self.url.get_backend_name()
+        self.driver = _usable_driver(self.url)
+        self._secrets = _secrets_of(self.url)
+
+    def __str__(self) -> str:
+        # The query goes too: drivers take passwords there.
+        return self.url.set(query={}).render_as_string(hide_password=True)
+
+    def scrub(self, text: str) -> str:
+        """The text without the URL's secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+def _parse(text: str) -> URL:
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):
+        # The text itself may be a password with a stray character beside it, so nothing of it is shown.
+        msg = (
+            "database.url cannot be read as an SQLAlchemy URL, such as sqlite:///app.db or "
+            "mysql+pymysql://user:password@host/name; in user and password write %40 for @, %3A for : and %2F for /"
+        )
+        raise ConfigurationError(msg) from None
+
+
+def _usable_driver(url: URL) -> str:
+    name = url.drivername
+    better = _EXTRAS.get(url.get_backend_name())
+    try:
+        dialect = url.get_dialect()
+    except NoSuchModuleError:
+        msg = f"database.url begins with {name}://, which SQLAlchemy does not know" + (
+            f"; write {better}://"
+            if better
+            else "; sqlite:// and mysql+pymysql:// are what Penstock is tested with"
+        )
+        raise ConfigurationError(msg) from None
+    if dialect.is_async:
+        hint = better or f"{url.get_backend_name()}"
+        msg = (
+            f"database.url begins with {name}://, a driver for an event loop; a worker's own connection is synchronous: "
+            f"write {hint}://"
+        )
+        raise ConfigurationError(msg)
+    try:
+        dialect.import_dbapi()
+    except ImportError as error:
+        extra = _EXTRA_NAMES.get(better or "")
+        advice = (
+            f"pip install 'penstock[{extra}]' and write {better}://" if extra else f"install {error.name}"
+        )
+        msg = f"database.url begins with {name}://, but its driver {error.name} is not installed: {advice}"
+        raise ConfigurationError(msg) from None
+    return dialect.driver
+
+
+def _secrets_of(url: URL) -> list[str]:
+    secrets = {str(url.password)} if url.password else set()
+    for key, value in url.query.items():
+        if "pass" in key.lower():
+            secrets.update([value] if isinstance(value, str) else value)
+    quoted = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))}
+    # The longest first: one secret may be part of another.
+    return sorted(filter(None, quoted), key=len, reverse=True)

@@ -1,0 +1,127 @@
+"""What differs between databases, as the worker's connection asks for it; here for any that SQLAlchemy knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError
+from penstock.workers.database.address import Address
+from penstock.workers.database.faults import words_of
+from penstock.workers.database.leftovers import left_by
+from penstock.workers.database.pool import OneConnection
+
+#: SQLSTATE of serialization failure, deadlock, lock not available, disk full.
+_BUSY_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100"})
+#: Options of a SQLAlchemy connection that change the driver's own.
+_LASTING_OPTIONS: Final = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
+
+
+class DatabaseKind:
+    """Opens, watches, tests and blames the connections of one engine; holds none itself."""
+
+    #: The file of an SQLite database, links resolved.
+    path: str | None = None
+
+    def __init__(self, address: Address, section: DatabaseSection) -> None:
+        self.address = address
+        self._section = section
+        self._left: str | None = None
+        self.has_lost_connection = False
+        """Set when a statement found the connection gone, though the handler may have caught that; whoever reads it resets it."""
+        try:
+            self.engine = self._create_engine()
+        except (ArgumentError, TypeError, ValueError) as error:
+            msg = f"database.url ({address}) has an option that cannot be used: {address.scrub(words_of(error))}"
+            raise ConfigurationError(msg) from None
+        event.listen(self.engine, "handle_error", self._note_error)
+        # Made once: whatever the driver raises for a server that cannot be reached.
+        self._unreachable: tuple[type[BaseException], ...] = (
+            self.engine.dialect.loaded_dbapi.Error,
+            DBAPIError,
+            OSError,
+        )
+
+    def connect(self) -> PoolProxiedConnection:
+        """Open the one connection. Raises what the driver raises."""
+        # Also forgets a checkout that an exception cut short.
+        self.engine.dispose()
+        held = self.engine.raw_connection()
+        self.note_opened(held.dbapi_connection)
+        return held
+
+    def is_unreachable(self, error: BaseException) -> bool:
+        """True when opening failed for a reason that may pass."""
+        return isinstance(error, self._unreachable)
+
+    def words_of(self, error: BaseException) -> str:
+        """Why opening failed, without secrets."""
+        return self.address.scrub(words_of(error))
+
+    def note_opened(self, raw: Any) -> None:
+        """A connection was opened: what it is like now is what each message gets."""
+        del raw
+        self._left = None
+
+    def fault_of(self, raw: Any) -> str | None:
+        """In words, why a connection that seems open must not be used; asked before each message that uses it."""
+        del raw
+        return None
+
+    def ping(self, raw: Any) -> None:
+        """Ask the database for a sign of life. Raises what the driver raises."""
+        self.engine.dialect.do_ping(raw)
+
+    def close_results(self, raw: Any) -> None:
+        """End the results that the handler did not read to their end."""
+
+    def end_transaction(self, raw: Any, *, commit: bool) -> None:
+        """End a transaction that SQLAlchemy does not know of: the handler spoke to the driver."""
+        if commit:
+            raw.commit()
+        else:
+            raw.rollback()
+
+    def left_on(self, raw: Any) -> str | None:
+        """In words, what the handler left on the connection; None when the next message may have it."""
+        del raw
+        return self._left
+
+    def left_by_options(self, options: Any) -> str | None:
+        """As `left_on`, for what the handler said in `ctx.connection.execution_options()`."""
+        return next((f"the execution option {name}" for name in _LASTING_OPTIONS if name in options), None)
+
+    def is_lost(self, error: BaseException) -> bool:
+        """True when this driver error says that the connection is gone."""
+        try:
+            return isinstance(
+                error, self.engine.dialect.loaded_dbapi.Error
+            ) and self.engine.dialect.is_disconnect(error, None, None)
+        except IndexError:
+            # PyMySQL's classification reads args[0]; an error that somebody made by hand may have none.
+            return False
+
+    def is_busy(self, error: BaseException) -> bool:
+        """True when this driver error is somebody else's lock, or a full disk: another run may end well."""
+        return getattr(error, "sqlstate", None) in _BUSY_STATES
+
+    def _create_engine(self) -> Engine:
+        engine = create_engine(self.address.url, poolclass=OneConnection, pool_reset_on_return=None)
+        event.listen(engine, "before_cursor_execute", self._statement_watcher())
+        return engine
+
+    def _note_error(self, context: ExceptionContext) -> None:
+        if self.is_lost(context.original_exception):
+            self.has_lost_connection = True
+
+    def _statement_watcher(self) -> Callable[..., None]:
+        def watch(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            self._left = self._left or left_by(statement)
+
+        return watch

@@ -1,0 +1,158 @@
+"""MySQL and MariaDB by PyMySQL: a connection that notices which statements outlive a rollback.
+
+A spoilt connection is replaced. COM_RESET_CONNECTION would be cheaper, but it also resets what the driver has
+set itself when it connected (character set, autocommit, sql_mode, init_command).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from pymysql import err
+from pymysql.connections import Connection
+from pymysql.constants import SERVER_STATUS
+from sqlalchemy import Engine, create_engine, event
+
+from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.leftovers import left_by
+from penstock.workers.database.pool import OneConnection
+
+#: The driver bounds the TCP connection, and not the greeting of a server that is frozen. Its own default for the former.
+_GREETING_TIMEOUT_S: Final = 10.0
+#: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
+_PING_TIMEOUT_S: Final = 5.0
+#: Lock wait timeout, deadlock, disk full, table full.
+_BUSY_CODES: Final = frozenset({1205, 1213, 1021, 1114})
+
+
+class CutOffError(err.InterfaceError):
+    """Raised for whatever follows a statement that was cut off; SQLAlchemy takes it for a disconnect."""
+
+
+if TYPE_CHECKING:
+    _Connection: TypeAlias = Connection[Any]
+else:
+    _Connection = Connection
+
+
+class WatchedConnection(_Connection):
+    """The driver's connection, noting in `left` what outlives a rollback."""
+
+    left: str | None = None
+    #: The driver's own: what its socket waits at most for an answer; None is for ever.
+    _read_timeout: float | None
+    #: True between a question and its answer.
+    _is_midway = False
+    _was_closed = False
+
+    def close(self) -> None:
+        """As the driver's, but twice is harmless: SQLAlchemy closes what it finds broken."""
+        if not self._was_closed:
+            self._was_closed = True
+            super().close()
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - the driver's signature
+        """As the driver's."""
+        text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes | bytearray) else sql
+        self.left = self.left or left_by(text)
+        with self._question():
+            rows: int = super().query(sql, unbuffered)
+        return rows
+
+    def commit(self) -> None:
+        """As the driver's."""
+        with self._question():
+            super().commit()
+
+    def rollback(self) -> None:
+        """As the driver's."""
+        with self._question():
+            super().rollback()
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        # An exception that a signal raises between question and answer, such as a deadline, leaves the answer on
+        # the wire, where the next question would take it for its own.
+        if self._is_midway:
+            self.close()
+            msg = "the last statement was cut off, by a deadline for example, and its connection is closed"
+            raise CutOffError(0, msg)
+        self._is_midway = True
+        try:
+            yield
+        except err.MySQLError:
+            self._is_midway = False
+            raise
+        self._is_midway = False
+
+    def autocommit(self, value: bool) -> None:  # noqa: FBT001 - the driver's signature
+        """As the driver's."""
+        self.left = "autocommit()"
+        super().autocommit(value)
+
+    def select_db(self, db: Any) -> None:
+        """As the driver's."""
+        self.left = "select_db()"
+        super().select_db(db)
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """As the driver's."""
+        self.left = "set_character_set()"
+        super().set_character_set(charset, collation)
+
+
+class MySQLKind(DatabaseKind):
+    """MySQL and MariaDB."""
+
+    def note_opened(self, raw: Any) -> None:
+        """Forget what opening did."""
+        # The driver and SQLAlchemy have set what they need; from here on it is the handler.
+        raw.left = None
+
+    def ping(self, raw: Any) -> None:
+        """Wait no longer than 5 s for a sign of life."""
+        # The driver has no way to bound one question; it applies this to its socket before each answer.
+        usual_s, raw._read_timeout = raw._read_timeout, _PING_TIMEOUT_S  # noqa: SLF001
+        try:
+            super().ping(raw)
+        finally:
+            raw._read_timeout = usual_s  # noqa: SLF001
+
+    def end_transaction(self, raw: Any, *, commit: bool) -> None:
+        """Only when the server's last answer said that there is one."""
+        if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            super().end_transaction(raw, commit=commit)
+
+    def left_on(self, raw: Any) -> str | None:
+        """What the connection noted."""
+        left: str | None = raw.left
+        return left
+
+    def left_by_options(self, options: Any) -> str | None:
+        """Nothing: an isolation level is a SET, which the connection has noted."""
+        del options
+        return None
+
+    def is_lost(self, error: BaseException) -> bool:
+        """As for any database, but for a connection that was cut on this side: the deadline is the handler's own."""
+        return not isinstance(error, CutOffError) and super().is_lost(error)
+
+    def is_busy(self, error: BaseException) -> bool:
+        """Lock wait timeout, deadlock, disk or table full."""
+        return isinstance(error, err.MySQLError) and bool(error.args) and error.args[0] in _BUSY_CODES
+
+    def _create_engine(self) -> Engine:
+        engine = create_engine(self.address.url, poolclass=OneConnection, pool_reset_on_return=None)
+
+        def connect(
+            _dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]
+        ) -> WatchedConnection:
+            usual_s = options.get("read_timeout")
+            raw = WatchedConnection(*args, **{**options, "read_timeout": usual_s or _GREETING_TIMEOUT_S})
+            raw._read_timeout = usual_s  # noqa: SLF001
+            return raw
+
+        event.listen(engine, "do_connect", connect)
+        return engine

@@ -1,0 +1,216 @@
+"""One delivery in a worker, from its body to its outcome.
+
+```
+ decode ─▶ handler ─▶ commit ─▶ Returned(what it published)
+    │         │          │
+    ▼         ▼          ▼
+Unreadable  rollback ─▶ Raised / AskedRetry / Rejected
+```
+Everything is caught here, SystemExit and KeyboardInterrupt too: one bad message costs itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import structlog
+
+from penstock.app.context import BusChannel, Context, DatabaseChannel, MessageInfo, WorkerDatabase
+from penstock.app.decode import Decoder
+from penstock.app.failure import failure_of, outcome_of
+from penstock.app.handlers import AnyHandler
+from penstock.app.messages import Outgoing
+from penstock.app.outcomes import (
+    DONE,
+    Outcome,
+    Returned,
+    Unreadable,
+)
+from penstock.channels.jobs import Job
+from penstock.channels.recorder import Phase
+from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
+from penstock.workers.deadline import SoftDeadline
+
+
+class MessageDatabase(WorkerDatabase, Protocol):
+    """The worker's own connection, as execution drives it."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """True when this message has begun a transaction."""
+        ...
+
+    def begin(self, handler: str) -> None:
+        """A message begins; costs nothing until the handler touches the connection."""
+        ...
+
+    def commit(self) -> None:
+        """Flush the session and commit; raises what the database raises."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo this message's transaction; never raises for a connection that is lost."""
+        ...
+
+    def is_lost(self, error: BaseException) -> bool:
+        """True when the error means that the connection broke, not that the statement was wrong."""
+        ...
+
+    def is_busy(self, error: BaseException) -> bool:
+        """True when another writer held the lock too long."""
+        ...
+
+
+class MessageBus(BusChannel, Protocol):
+    """The bus stub, as execution drives it."""
+
+    def begin(self, parent_id: str | None, handler: str) -> None:
+        """A message begins: what is buffered is forgotten."""
+        ...
+
+    def take(self) -> tuple[Outgoing, ...]:
+        """What the handler published; clears the buffer."""
+        ...
+
+
+class MessageChannel(DatabaseChannel, Protocol):
+    """The database channel's stub, as execution drives it."""
+
+    def reset(self) -> None:
+        """A transaction that was left open is rolled back."""
+        ...
+
+
+class PhaseNotes(Protocol):
+    """Where phases are noted: the flight recorder, or nowhere in a test."""
+
+    def enter(self, phase: Phase) -> None:
+        """Note the phase."""
+        ...
+
+
+class Executor:
+    """Runs deliveries through handlers, one at a time."""
+
+    def __init__(
+        self,
+        handlers: Sequence[AnyHandler],
+        *,
+        body_bytes: int,
+        database: MessageDatabase,
+        bus: MessageBus,
+        db: MessageChannel,
+        state: SimpleNamespace,
+        deadline: SoftDeadline,
+        recorder: PhaseNotes,
+    ) -> None:
+        self._handlers = handlers
+        self._decoders = [Decoder(handler, body_bytes=body_bytes) for handler in handlers]
+        self._database = database
+        self._bus = bus
+        self._db = db
+        self._state = state
+        self._deadline = deadline
+        self._recorder = recorder
+        self._job: Job | None = None
+
+    def run(self, job: Job) -> Outcome:
+        """Decode, handle, commit; returns how it ended and never raises."""
+        self._job = job
+        try:
+            payload = self._decoders[job.handler].decode(job.body, job.content_type, job.content_encoding)
+        except PayloadError as error:
+            return Unreadable(error.reason)
+        except BaseException as error:  # noqa: BLE001 - a validator of the author's may raise anything
+            return Unreadable(
+                f"the body could not be decoded: {type(error).__name__}: {error}", failure_of(error)
+            )
+        handler = self._handlers[job.handler]
+        self._bus.begin(job.message_id, handler.name)
+        self._database.begin(handler.name)
+        self._recorder.enter(Phase.HANDLER)
+        try:
+            self._handle(handler, payload, job)
+            if self._database.in_transaction:
+                self._recorder.enter(Phase.COMMITTING)
+                self._database.commit()
+            published = self._bus.take()
+        except BaseException as error:  # noqa: BLE001 - SystemExit included, see the module's text
+            self._bus.take()
+            self._database.rollback()
+            return self._outcome_of(error)
+        finally:
+            self._db.reset()
+        return Returned(published) if published else DONE
+
+    def fields(self) -> dict[str, Any]:
+        """The running delivery's fields for a log line, bound once."""
+        job = self._job
+        if job is None:
+            return {}
+        handler = self._handlers[job.handler]
+        return {
+            "message_id": job.message_id,
+            "queue": handler.queue.name,
+            "handler": handler.name,
+            "attempt": job.attempt,
+        }
+
+    def rest(self) -> None:
+        """No delivery is running."""
+        self._job = None
+
+    def _handle(self, handler: AnyHandler, payload: Any, job: Job) -> None:
+        timeout_s = handler.options.timeout_s
+        if timeout_s is not None:
+            self._deadline.arm(timeout_s)
+        try:
+            if handler.wants_context:
+                returned = handler.function(payload, self._context(handler, job))
+            else:
+                returned = handler.function(payload)
+            if inspect.iscoroutine(returned):
+                returned.close()
+                raise HandlerError(
+                    f"handler {handler.name} returned a coroutine that nobody awaits, so nothing was done; write async def"
+                )
+        finally:
+            if timeout_s is not None:
+                self._deadline.disarm()
+
+    def _context(self, handler: AnyHandler, job: Job) -> Context:
+        return Context(
+            message_info(handler, job),
+            bus=self._bus,
+            db=self._db,
+            database=self._database,
+            state=self._state,
+            log=structlog.get_logger(handler.name),
+        )
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        faultless = (
+            isinstance(error, ChannelClosed | DatabaseBusy)
+            or self._database.is_lost(error)
+            or self._database.is_busy(error)
+        )
+        return outcome_of(error, charged=not faultless)
+
+
+def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
+    """What `ctx.message` says of a job."""
+    return MessageInfo(
+        id=job.message_id,
+        queue=handler.queue.name,
+        handler=handler.name,
+        attempt=job.attempt,
+        redelivered=job.redelivered,
+        headers=job.headers,
+        correlation_id=job.correlation_id,
+        reply_to=job.reply_to,
+        type=job.type,
+        timestamp_s=job.timestamp_s,
+    )

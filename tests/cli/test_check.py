@@ -1,0 +1,175 @@
+"""`penstock check`: what the start would find, without changing or creating anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from penstock.cli.exits import Exit
+from tests.cli.program import Folder
+from tests.cli.services import declare, depths
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder, with its size and what is in it."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_settings_handlers_bus_and_database_are_told(folder: Folder) -> None:
+    done = folder.penstock("check", "shop")
+
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "bus.url sqlite:///bus.db set" in lines
+    assert "workers.processes 1 set" in lines
+    assert "bus.heartbeat_s 10 default" in lines
+    assert "slow shop.slow a process quorum 256 none 5 will be created" in lines
+    assert "async shop.on_the_loop the loop quorum 256 none 5 will be created" in lines
+    assert "does not exist yet; the first start creates it" in done.stdout
+    assert "SQLite, 1 table" in done.stdout
+    assert lines[-1] == "No problem was found: penstock run shop"
+
+
+def test_nothing_is_created_on_an_empty_disk(folder: Folder) -> None:
+    before = everything(folder.path)
+
+    done = folder.penstock("check", "shop", "--database", "sqlite:///other.db")
+
+    assert done.returncode == Exit.OK
+    assert "the file does not exist yet" in done.stdout
+    assert everything(folder.path) == before
+
+
+def test_nothing_is_declared_on_an_embedded_bus(folder: Folder) -> None:
+    url = f"sqlite:///{folder.path / 'bus.db'}"
+    declare(url, "orders")
+
+    done = folder.penstock("check", "shop")
+
+    assert done.returncode == Exit.OK
+    assert "exists, 0 waiting" in done.stdout
+    assert depths(url, "orders", "slow", "slow.dead") == [0, None, None]
+
+
+def test_nothing_is_declared_on_a_broker(folder: Folder, amqp_url: str) -> None:
+    declare(amqp_url, "orders")
+
+    done = folder.penstock("check", "shop", "--bus", amqp_url)
+
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    assert "RabbitMQ" in done.stdout
+    assert "exists, 0 waiting" in done.stdout
+    assert depths(amqp_url, "orders", "slow", "slow.dead") == [0, None, None]
+
+
+def test_the_permissions_that_a_broker_has_to_give_are_listed(folder: Folder, amqp_url: str) -> None:
+    done = folder.penstock("check", "shop", "--only", "orders", "--bus", amqp_url)
+
+    assert "rabbitmqctl set_permissions -p" in done.stdout
+    for kind in ("configure", "write", "read"):
+        assert any(line.startswith(kind) and "orders" in line for line in done.stdout.splitlines())
+
+
+def test_queues_that_exist_otherwise_are_problems_of_the_topology(folder: Folder, amqp_url: str) -> None:
+    # Given a service whose queues are classic
+    folder.write(
+        "before.py",
+        "from penstock import App\napp = App()\n"
+        "for name in ('orders', 'slow'):\n    app.handler(name, type='classic')(lambda payload: None)\n",
+    )
+    with folder.running("before", "--bus", amqp_url) as service:
+        service.wait_line('"consuming"')
+        service.terminate()
+        assert service.wait() == 0
+
+    # When handlers declare quorum queues
+    done = folder.penstock("check", "shop", "--bus", amqp_url)
+
+    # Then each is told with what to write, and nothing has changed
+    assert done.returncode == Exit.TOPOLOGY
+    assert "queue 'orders': argument" in done.stderr
+    assert "write @app.handler('slow', declare=False" in done.stderr
+    assert "2 problems were found." in done.stdout
+    assert depths(amqp_url, "fails") == [None]
+
+
+def test_what_declare_false_misses_comes_with_the_commands_that_create_it(
+    folder: Folder, amqp_url: str
+) -> None:
+    folder.write(
+        "theirs.py",
+        "from penstock import App, Binding\napp = App()\n"
+        "@app.handler('theirs', declare=False, bind=[Binding('shop', 'a.*', declare=False)])\n"
+        "def handle(payload): ...\n",
+    )
+
+    done = folder.penstock("check", "theirs", "--bus", amqp_url)
+
+    assert done.returncode == Exit.TOPOLOGY
+    assert "queue 'theirs' does not exist" in done.stderr
+    assert "rabbitmqadmin declare queue name=theirs" in done.stdout
+    assert "rabbitmqadmin declare exchange name=shop" in done.stdout
+    assert depths(amqp_url, "theirs") == [None]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--processes"], Exit.USAGE, "No such option"),
+        (["--bus", "sqlite:///app.db"], Exit.BUS_UNAVAILABLE, "another program's SQLite database"),
+        (["--bus", "sqlite:////no/such/place/bus.db"], Exit.BUS_UNAVAILABLE, "cannot be created"),
+        (["--database", "sqlite:////no/such/place/app.db"], Exit.NO, "cannot be created"),
+        (["--database", "sqlite:///shop.py"], Exit.NO, "file is not a database"),
+        (["--database", "oracle://localhost"], Exit.CONFIGURATION, "database.url"),
+        (["--database", "mysql+pymysql://a:b@127.0.0.1:1/x"], Exit.NO, "cannot be used"),
+    ],
+)
+def test_a_problem_is_told_in_words_and_is_no_success(
+    folder: Folder, words: list[str], code: Exit, said: str
+) -> None:
+    done = folder.penstock("check", "shop", *words)
+
+    assert done.returncode == code
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_may_not_be_written_is_a_problem(folder: Folder) -> None:
+    if os.geteuid() == 0:
+        # Root may write everything; the words are the same for what nobody can open.
+        (folder.path / "app.db").unlink()
+        (folder.path / "app.db").mkdir()
+    else:
+        (folder.path / "app.db").chmod(0o400)
+
+    done = folder.penstock("check", "shop")
+
+    assert done.returncode == Exit.NO
+    assert "the database sqlite:///app.db cannot be used" in done.stderr
+
+
+def test_a_handler_that_could_never_run_is_a_problem(folder: Folder) -> None:
+    folder.write(
+        "strange.py",
+        "from __future__ import annotations\nfrom penstock import App\napp = App()\n"
+        "@app.handler('strange')\ndef handle(payload: Nowhere): ...\n",
+    )
+
+    done = folder.penstock("check", "strange")
+
+    assert done.returncode == Exit.CONFIGURATION
+    assert "Nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_application_has_to_be_named(folder: Folder) -> None:
+    done = folder.penstock("check")
+
+    assert done.returncode == Exit.USAGE
+    assert "name the application" in done.stderr

@@ -1,0 +1,100 @@
+"""What every test shares: a broker, names of its own, and the watch over what it leaves behind.
+
+`amqp_url`     an empty virtual host on a broker that all tests share
+`queue_prefix` a name that no other test has; with PENSTOCK_TEST_AMQP_URL the virtual host is not empty
+`own_broker`   a broker for this test alone, to be killed, stopped, frozen and reconfigured
+"""
+
+import os
+import re
+import secrets
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.broker import Broker, NoBrokerError
+from tests.choose_broker import new_broker
+from tests.leaks import Belongings, carrying
+from tests.virtual_hosts import OneVirtualHost, VirtualHosts
+
+ELSEWHERE = "PENSTOCK_TEST_AMQP_URL"
+RUN = "PENSTOCK_TEST_RUN"
+
+
+def pytest_configure() -> None:
+    """Whoever starts the tests in the background ignores signals, and programs inherit that: tests send them."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_stray_process() -> Iterator[None]:
+    """Every process of this run carries its mark, so that one whose parent was killed is found all the same."""
+    mark = secrets.token_hex(8)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            # The desk's own settings are nobody's test.
+            if name.startswith("PENSTOCK_") and name not in {ELSEWHERE, RUN}:
+                patch.delenv(name)
+        patch.setenv(RUN, mark)
+        yield
+    left = carrying(RUN, mark)
+    assert not left, f"processes outlive the run: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    before = Belongings()
+    yield
+    left = before.left_behind()
+    assert not left, f"the test leaves behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """The private broker behind `amqp_url`, for `ctl`; not to be killed, nor used by another URL."""
+    before = Belongings()
+    with _new_broker() as private:
+        # It starts inside the first test that asks for it, and outlives that test.
+        before.share_new_processes()
+        yield private
+
+
+@pytest.fixture
+def own_broker() -> Iterator[Broker]:
+    """A private broker for this test alone (boots in 4 s)."""
+    with _new_broker() as private:
+        yield private
+
+
+@pytest.fixture(scope="session")
+def _virtual_hosts(request: pytest.FixtureRequest) -> VirtualHosts | OneVirtualHost:
+    elsewhere = os.environ.get(ELSEWHERE)
+    if elsewhere:
+        return OneVirtualHost(elsewhere)
+    return VirtualHosts(request.getfixturevalue("broker"))
+
+
+@pytest.fixture
+def amqp_url(_virtual_hosts: VirtualHosts | OneVirtualHost) -> Iterator[str]:
+    """The AMQP URL of an empty virtual host; PENSTOCK_TEST_AMQP_URL, as it is, when that is set."""
+    url = _virtual_hosts.take()
+    yield url
+    _virtual_hosts.give_back(url)
+
+
+@pytest.fixture
+def queue_prefix(request: pytest.FixtureRequest) -> str:
+    """Begins the names of this test's queues and exchanges, and of nobody else's."""
+    name = re.sub(r"\W+", "-", request.node.name)[:60]
+    return f"{name}-{secrets.token_hex(4)}."
+
+
+def _new_broker() -> Broker:
+    try:
+        return new_broker()
+    except NoBrokerError as missing:
+        # A run without a broker proves nothing: it ends here, and fails.
+        pytest.exit(str(missing), returncode=1)

@@ -1,0 +1,1 @@
+"""What every bus promises, tried on both: the embedded one, and RabbitMQ."""

@@ -1,0 +1,1 @@
+"""What only the embedded bus does: its file, its writer, its leases, and what it survives."""

@@ -1,0 +1,135 @@
+"""Calls on a consuming AMQP channel are never cancelled, and never hang; publishes wait for a connection, not for luck."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import Random
+
+import pytest
+from aiormq.abc import AbstractConnection
+from pydantic import SecretStr
+
+from penstock.app.messages import Outgoing
+from penstock.app.queues import QueueDeclaration
+from penstock.buses.contract import Subscription
+from penstock.buses.rabbitmq import RabbitBus
+from penstock.buses.rabbitmq.connection import Supervised
+from penstock.buses.rabbitmq.publishing import Publisher
+from penstock.config.bus import BusSection
+from tests.broker import Broker
+from tests.contract.received import Received
+
+QUEUE = QueueDeclaration(name="work")
+
+
+def section(url: str) -> BusSection:
+    return BusSection(url=SecretStr(url), reconnect_cap_s=0.2, heartbeat_s=5)
+
+
+@pytest.fixture
+async def bus(amqp_url: str) -> AsyncIterator[RabbitBus]:
+    bus = RabbitBus(section(amqp_url))
+    await bus.connect()
+    await bus.declare([QUEUE])
+    yield bus
+    await bus.aclose()
+
+
+def messages(*ids: str) -> list[Outgoing]:
+    return [Outgoing(QUEUE.name, b"", message_id=id_) for id_ in ids]
+
+
+async def test_a_cancelled_change_of_prefetch_leaves_what_is_out_and_comes_into_force(bus: RabbitBus) -> None:
+    received = Received()
+    await bus.consume([Subscription(QUEUE, 1)], received)
+    await bus.publish(messages(*(f"m{n}" for n in range(60))), timeout_s=10)
+    await received.wait_for(1)
+
+    # Wherever it is at that moment: each number of turns of the loop is another place.
+    for turns in range(40):
+        changing = asyncio.create_task(bus.set_prefetch(QUEUE.name, 1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        changing.cancel()
+        await asyncio.wait((changing,))
+    # Takes its turn after all of them.
+    await bus.set_prefetch(QUEUE.name, 60)
+    await received.wait_for(60)
+
+    assert not any(delivery.redelivered for delivery in received.deliveries)
+    assert all(delivery.settler.ack(delivery.tag) for delivery in received.deliveries)
+    await bus.stop_consuming()
+    await bus.flush()
+    assert sorted(filter(None, received.ids)) == sorted(f"m{n}" for n in range(60))
+
+
+async def test_a_change_of_prefetch_ends_with_its_connection_and_holds_on_the_next(
+    own_broker: Broker,
+) -> None:
+    bus = RabbitBus(section(own_broker.url))
+    await bus.connect()
+    await bus.declare([QUEUE])
+    await asyncio.to_thread(own_broker.sync_declarations)
+    received = Received()
+    await bus.consume([Subscription(QUEUE, 1)], received)
+    await bus.publish(messages("a", "b", "c"), timeout_s=10)
+    await received.wait_for(1)
+
+    own_broker.freeze()
+    changing = asyncio.create_task(bus.set_prefetch(QUEUE.name, 3))
+    cancelled = asyncio.create_task(bus.set_prefetch(QUEUE.name, 3))
+    done, _ = await asyncio.wait((changing, cancelled), timeout=0.2)
+    assert not done
+    cancelled.cancel()
+    await asyncio.wait((cancelled,), timeout=5)
+    assert cancelled.cancelled()
+    await asyncio.to_thread(own_broker.kill)
+    async with asyncio.timeout(5):
+        await changing
+    await asyncio.to_thread(own_broker.start)
+
+    await received.wait_for(4)
+    assert sorted(filter(None, received.ids[1:])) == ["a", "b", "c"]
+    assert received.deliveries[0].settler.is_gone
+    assert all(delivery.settler.ack(delivery.tag) for delivery in received.deliveries[1:])
+    await bus.flush()
+    await bus.aclose()
+
+
+async def test_a_supervised_connection_says_when_it_goes_and_when_it_comes(own_broker: Broker) -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+
+    async def on_up(_: AbstractConnection) -> None:
+        said.put_nowait("up")
+
+    connection = Supervised(
+        "testing", section(own_broker.url), Random(1), on_up, lambda: said.put_nowait("down")
+    )
+    await connection.open()
+    assert said.get_nowait() == "up"
+
+    await asyncio.to_thread(own_broker.ctl, "close_all_connections", "maintenance")
+    async with asyncio.timeout(10):
+        assert [await said.get(), await said.get()] == ["down", "up"]
+
+    await connection.aclose()
+    assert said.get_nowait() == "down"
+    assert said.empty()
+
+
+async def test_what_is_published_while_the_connection_is_down_waits_for_it(amqp_url: str) -> None:
+    publisher = Publisher("guest", Random(1))
+    connection = Supervised("testing", section(amqp_url), Random(1), publisher.start, publisher.lost)
+    await connection.open()
+    await (await publisher.control.channel()).queue_declare(QUEUE.name)
+
+    publisher.lost()
+    publishing = asyncio.create_task(publisher.publish(messages("a", "b"), timeout_s=10))
+    # Had it been sent, an answer would be here after the broker has answered so many other questions.
+    assert [await publisher.control.depth(QUEUE.name) for _ in range(20)] == [0] * 20
+    assert not publishing.done()
+
+    await publisher.start(connection.underlay)
+
+    assert await publishing == [None, None]
+    assert await publisher.control.depth(QUEUE.name) == 2
+    await connection.aclose()

@@ -1,0 +1,1 @@
+"""The reactor: pure parts without a broker, whole ones on real processes."""

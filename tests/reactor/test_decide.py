@@ -1,0 +1,133 @@
+"""What becomes of each outcome, decided without a broker."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from penstock.app.backoff import Backoff
+from penstock.app.messages import History, Outgoing
+from penstock.app.outcomes import (
+    DONE,
+    AskedRetry,
+    Died,
+    Failure,
+    Outcome,
+    Raised,
+    Rejected,
+    Returned,
+    Unreadable,
+    Unstarted,
+)
+from penstock.reactor import deadletter
+from penstock.reactor.decide import ACK, HAND_BACK, Decision, Judge, Verdict
+from tests.reactor.deliveries import delivery, handler
+
+NOW_S = 1_700_000_000.0
+FAILURE = Failure("ValueError", "no such order", "Traceback…")
+
+
+def decide(outcome: Outcome, *, policy: Backoff | None = None, **options: Any) -> Decision:
+    judge = Judge(crash_attempts=3, random=Random(1))
+    return judge.decide(
+        outcome, delivery(**options), handler(retry=policy or Backoff(attempts=3)), now_s=NOW_S
+    )
+
+
+def test_a_bare_return_is_acked() -> None:
+    assert decide(DONE) is ACK
+
+
+def test_what_a_handler_published_is_published_before_the_ack() -> None:
+    message = Outgoing("next", b"1")
+
+    decision = decide(Returned((message,)))
+
+    assert decision.verdict is Verdict.ACKED
+    assert decision.publish == (message,)
+
+
+def test_an_unstarted_delivery_is_handed_back_and_costs_nothing() -> None:
+    assert decide(Unstarted()) is HAND_BACK
+
+
+def test_a_failure_is_retried_on_its_own_queue_with_its_history() -> None:
+    decision = decide(Raised(FAILURE), body=b"body", headers={"tenant": "a"}, correlation_id="c")
+
+    (again,) = decision.publish
+    assert decision.verdict is Verdict.RETRIED
+    assert (again.routing_key, again.body, again.message_id, again.correlation_id) == (
+        "orders",
+        b"body",
+        "m1",
+        "c",
+    )
+    assert again.headers == {"tenant": "a"}
+    assert again.history == History(1, 0, NOW_S)
+    assert 0 <= again.delay_s <= 1.0
+
+
+def test_the_last_attempt_becomes_a_dead_letter_with_the_evidence() -> None:
+    decision = decide(Raised(FAILURE), history=History(2, 0, NOW_S - 60))
+
+    (letter,) = decision.publish
+    assert decision.verdict is Verdict.DEAD
+    assert letter.routing_key == "orders.dead"
+    assert (
+        letter.headers[deadletter.REASON] == "the handler raised ValueError: no such order (after 3 attempts)"
+    )
+    assert letter.headers[deadletter.EXCEPTION] == "ValueError"
+    assert letter.headers[deadletter.TRACEBACK] == "Traceback…"
+    assert letter.headers[deadletter.ATTEMPTS] == 3
+    assert letter.headers[deadletter.QUEUE] == "orders"
+    assert letter.headers[deadletter.FIRST_AT] == "2023-11-14T22:12:20.000+00:00"
+    assert letter.headers[deadletter.LAST_AT] == "2023-11-14T22:13:20.000+00:00"
+
+
+def test_what_was_not_the_messages_fault_is_not_charged() -> None:
+    decision = decide(Raised(FAILURE, charged=False), history=History(2, 0, NOW_S))
+
+    assert decision.verdict is Verdict.RETRIED
+    assert decision.publish[0].history == History(2, 0, NOW_S)
+
+
+def test_a_handlers_own_delay_is_kept() -> None:
+    assert decide(AskedRetry(12.5, "busy")).publish[0].delay_s == 12.5
+
+
+def test_a_retry_that_is_asked_for_counts_as_an_attempt() -> None:
+    assert decide(AskedRetry(0.0, "busy"), history=History(2, 0, NOW_S)).verdict is Verdict.DEAD
+
+
+@pytest.mark.parametrize("outcome", [Rejected("closed"), Unreadable("not JSON")])
+def test_what_another_run_would_not_change_is_a_dead_letter_at_once(outcome: Outcome) -> None:
+    decision = decide(outcome)
+
+    assert decision.verdict is Verdict.DEAD
+    assert decision.reason.endswith(("closed", "not JSON"))
+
+
+def test_a_message_that_kills_workers_has_its_own_budget() -> None:
+    many = Backoff(attempts=100)
+    first = decide(Died("signal 11, SIGSEGV", "handler"), policy=many)
+    third = decide(Died("signal 11, SIGSEGV", "handler"), policy=many, history=History(2, 2, NOW_S))
+
+    assert first.verdict is Verdict.RETRIED
+    assert first.publish[0].history == History(1, 1, NOW_S)
+    assert third.verdict is Verdict.DEAD
+    assert "SIGSEGV" in third.reason
+    assert "killed 3 workers" in third.reason
+
+
+def test_headers_of_a_dead_letter_stay_below_the_frame_limit() -> None:
+    large = Failure("E" * 5000, "t" * 100_000, "é" * 100_000)
+
+    (letter,) = decide(
+        Raised(large), policy=Backoff(attempts=1), headers={f"h{n}": "x" * 100 for n in range(1200)}
+    ).publish
+
+    assert sum(len(str(k)) + len(str(v).encode()) for k, v in letter.headers.items()) <= 32 * 1024
+    assert letter.headers[deadletter.TRACEBACK].endswith("é")
+    assert letter.headers[deadletter.CUT] == "144090 bytes of the message's own headers were left out"

@@ -1,0 +1,1 @@
+"""Whole services: the reactor on a bus with real worker processes and a real database."""

@@ -1,0 +1,132 @@
+"""A service in a process of its own, started as a person starts it, so that tests may kill it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+DEADLINE_S = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+class ServiceProcess:
+    """`penstock run` with its log read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._reader = asyncio.create_task(self._read())
+        self.lines: list[dict[str, Any]] = []
+        self._more = asyncio.Event()
+
+    @classmethod
+    async def start(cls, bus_url: str, folder: Path, *flags: str, processes: int = 2) -> ServiceProcess:
+        """Start it in a process group of its own."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "penstock", "run", "tests.service.application:app"),
+            *(
+                "--bus",
+                bus_url,
+                "--database",
+                f"sqlite:///{folder / 'app.db'}",
+                "--processes",
+                str(processes),
+            ),
+            *("--log-level", "debug", "--log-format", "json", *flags),
+            cwd=ROOT,
+            env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL"},
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """The reactor's pid; it leads its process group."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._process.returncode
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The workers that were ready and live."""
+        ready = [line["pid"] for line in self.lines if line["event"] == "a worker is ready"]
+        return [pid for pid in ready if Path(f"/proc/{pid}").exists()]
+
+    @property
+    def boots(self) -> int:
+        """How many workers have been ready so far."""
+        return sum(1 for line in self.lines if line["event"] == "a worker is ready")
+
+    async def wait_line(self, event: str, count: int = 1) -> dict[str, Any]:
+        """The count-th log line with this event."""
+        async with asyncio.timeout(DEADLINE_S):
+            while len(found := [line for line in self.lines if line["event"] == event]) < count:
+                assert not self._reader.done(), f"it ended without {event!r}: {self.lines[-20:]}"
+                self._more.clear()
+                await self._more.wait()
+        return found[count - 1]
+
+    async def kill(self) -> None:
+        """SIGKILL to the reactor alone."""
+        self._process.kill()
+        await self.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self._process.terminate()
+        return await self.wait()
+
+    async def wait(self) -> int:
+        """Its exit code, once everything that it logged has been read."""
+        async with asyncio.timeout(DEADLINE_S):
+            code = await self._process.wait()
+            await self._reader
+        return code
+
+    async def _read(self) -> None:
+        assert self._process.stderr is not None
+        async for raw in self._process.stderr:
+            text = raw.decode()
+            self.lines.append(json.loads(text) if text.startswith("{") else {"event": text.rstrip()})
+            self._more.set()
+        self._more.set()
+
+
+def seconds_until_gone(pids: list[int], deadline_s: float = 10.0) -> float:
+    """How long it takes until none of these processes lives."""
+    began_s = time.monotonic()
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            assert select.select([fd], [], [], deadline_s)[0], f"process {pid} lives"
+        finally:
+            os.close(fd)
+    return time.monotonic() - began_s
+
+
+def parent_of(pid: int) -> int:
+    """The pid of its parent: of a worker, the fork server."""
+    return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+
+
+def kill_quietly(pid: int, number: int = signal.SIGKILL) -> bool:
+    """False when it had gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""Opening: patient with what may pass, in words about what never will."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from penstock.errors import ConfigurationError
+from penstock.workers.database import mysql, opening
+from tests.workers.own_connection import ITEMS, Base, Worker, names_in
+
+CANARY = "S3CR3T-canary"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and refuses connections."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def mute_port() -> Iterator[int]:
+    """A server that lets people in and says nothing."""
+    with closing(socket.socket()) as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def test_a_database_that_is_down_is_waited_for_and_each_failure_is_told_without_the_password(
+    closed_port: int,
+) -> None:
+    worker = Worker(f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{closed_port}/shop", connect_backoff_cap_s=0.01)
+    assert worker.own.open(lambda: len(worker.log) >= 4) is False
+    assert [line["attempt"] for line in worker.log] == [1, 2, 3, 4]
+    for line in worker.log:
+        assert line["event"] == "database not reachable; trying again"
+        assert line["database"] == f"mysql+pymysql://pen:***@127.0.0.1:{closed_port}/shop"
+        assert "Connection refused" in line["error"]
+        assert 0 <= line["next_try_s"] <= 0.01
+    assert CANARY not in str(worker.log) + repr(worker.own)
+    worker.own.close()
+
+
+def test_a_server_that_accepts_and_never_greets_is_given_up_and_tried_again(
+    mute_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mysql, "_GREETING_TIMEOUT_S", 0.05)
+    worker = Worker(f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{mute_port}/shop", connect_backoff_cap_s=0.01)
+    assert worker.own.open(lambda: len(worker.log) >= 2) is False
+    assert "timed out" in worker.log[0]["error"]
+    worker.own.close()
+
+
+def test_a_stop_ends_the_wait_between_two_attempts(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_FIRST_WAIT_S", 36_000)
+    worker = Worker(f"mysql+pymysql://pen@127.0.0.1:{closed_port}/shop", connect_backoff_cap_s=36_000)
+    stop = Event()
+    opened: list[bool] = []
+    thread = Thread(target=lambda: opened.append(worker.own.open(stop)))
+    thread.start()
+    assert worker.logged.wait(10)
+    stop.set()
+    thread.join(timeout=10)
+    assert opened == [False]
+    worker.own.close()
+
+
+def test_a_folder_that_appears_later_is_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "mounted later"
+    worker = Worker(f"sqlite:///{folder}/app.db", connect_backoff_cap_s=0.01)
+
+    def mount() -> bool:
+        if len(worker.log) == 2:
+            folder.mkdir(exist_ok=True)
+        return False
+
+    assert worker.own.open(mount) is True
+    assert worker.log[0]["error"] == f"unable to open database file: {folder} is not a folder"
+    assert worker.log[-1]["event"] == "database reachable again"
+    worker.message(lambda own: Base.metadata.create_all(own.connection))
+    worker.message(lambda own: own.connection.execute(ITEMS.insert().values(name="cup")))
+    worker.own.close()
+    assert names_in(folder / "app.db") == ["cup"]
+
+
+def test_what_is_no_database_is_waited_for_too_because_it_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    path.write_text("this is a text" * 1000)
+    worker = Worker(f"sqlite:///{path}", connect_backoff_cap_s=0.01)
+    assert worker.own.open(lambda: bool(worker.log)) is False
+    assert "file is not a database" in worker.log[0]["error"]
+    worker.own.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"{CANARY}", r"database\.url cannot be read .* write %40 for @"),
+        (f"nosuch://pen:{CANARY}@host/x", "nosuch://, which SQLAlchemy does not know"),
+        (f"mysql+nosuch://pen:{CANARY}@host/x", r"mysql\+nosuch://.* write mysql\+pymysql://"),
+        (f"mysql://pen:{CANARY}@host/x", r"MySQLdb is not installed: pip install 'penstock\[mysql\]' and write mysql\+pymysql://"),
+        (f"oracle://pen:{CANARY}@host/x", r"driver .*oracle.* is not installed: install .*oracle"),
+        (f"mysql+aiomysql://pen:{CANARY}@host/x", r"event loop.* write mysql\+pymysql://"),
+        ("sqlite+aiosqlite:///app.db", r"event loop.* write sqlite://"),
+        ("sqlite://", "database in memory: every worker process would have one of its own"),
+        ("sqlite:///:memory:", "database in memory"),
+        ("sqlite:///file:shared?mode=memory&cache=shared&uri=true", "database in memory"),
+        ("sqlite:///file::memory:?uri=true", "database in memory"),
+        (f"sqlite://pen:{CANARY}@host/app.db", "option that cannot be used: Invalid SQLite URL"),
+        (f"mysql+pymysql://pen:{CANARY}@host/x?connect_timeout=soon", "option that cannot be used"),
+        (f"mysql+pymysql://pen:{CANARY}@host/x?nonsense=1", "cannot be opened with these settings: TypeError: .*nonsense"),
+        (f"mysql+pymysql://pen@host/x?passwd={CANARY}&nonsense=1", "mysql[+]pymysql://pen@host/x cannot"),
+    ],
+)  # fmt: skip
+def test_what_will_never_work_is_said_at_once_and_without_the_password(url: str, words: str) -> None:
+    worker = Worker(url)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        worker.own.open()
+    assert CANARY not in str(caught.value)
+    assert worker.log == []
+    worker.own.close()
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(
+        ConfigurationError, match=r"pymysql is not installed: pip install 'penstock\[mysql\]'"
+    ):
+        Worker("mysql+pymysql://pen@host/x").own.open()
+
+
+def test_opening_twice_keeps_the_connection(tmp_path: Path) -> None:
+    worker = Worker(f"sqlite:///{tmp_path}/app.db")
+    assert worker.own.open()
+    first = worker.driver_connection()
+    assert worker.own.open()
+    assert worker.driver_connection() is first
+    worker.own.close()

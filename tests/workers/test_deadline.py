@@ -1,0 +1,76 @@
+"""The soft deadline: raised in the handler's thread, held back where it would cut something in two."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.errors import DeadlineExceeded
+from penstock.workers.deadline import SoftDeadline
+
+
+@pytest.fixture
+def deadline() -> Iterator[SoftDeadline]:
+    before = signal.getsignal(signal.SIGALRM)
+    made = SoftDeadline(usable=True)
+    made.install()
+    yield made
+    made.disarm()
+    signal.signal(signal.SIGALRM, before)
+
+
+def spin(seconds: float) -> None:
+    ends_s = time.monotonic() + seconds
+    while time.monotonic() < ends_s:
+        pass
+
+
+def test_it_interrupts_the_handler(deadline: SoftDeadline) -> None:
+    deadline.arm(0.02)
+
+    with pytest.raises(DeadlineExceeded, match=r"its timeout of 0.02 s"):
+        spin(10)
+
+
+def test_it_waits_until_the_shield_is_over(deadline: SoftDeadline) -> None:
+    whole = []
+    deadline.arm(0.02)
+
+    with pytest.raises(DeadlineExceeded):  # noqa: PT012 - where it is raised is the point
+        with deadline.shield():
+            spin(0.1)
+            whole.append("the frame")
+        whole.append("never")
+
+    assert whole == ["the frame"]
+
+
+def test_a_disarmed_one_says_nothing(deadline: SoftDeadline) -> None:
+    deadline.arm(0.02)
+    deadline.disarm()
+
+    spin(0.1)
+
+
+def test_another_threads_shield_holds_nothing_back(deadline: SoftDeadline) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def log() -> None:
+        with deadline.shield():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    entered.wait(10)
+    deadline.arm(0.02)
+    try:
+        with pytest.raises(DeadlineExceeded):
+            spin(5)
+    finally:
+        leave.set()
+        thread.join()
