@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.broker import Broker, NoBrokerError
 from tests.choose_broker import new_broker
@@ -50,6 +51,14 @@ def _no_leaks() -> Iterator[None]:
     yield
     left = before.left_behind()
     assert not left, f"the test leaves behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _structlog_as_it_comes() -> Iterator[None]:
+    """A test that configures structlog does so for itself alone; the next one in this process may be anybody's."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

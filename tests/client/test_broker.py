@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import structlog
 
 from penstock import Client
 from penstock.errors import PublishTimeout
@@ -31,17 +30,6 @@ def broker_client(own_broker: Broker, broker_reader: Reader) -> Iterator[Client]
         yield client
 
 
-@pytest.fixture
-def _structlog_as_it_comes() -> Iterator[None]:
-    """In a program that publishes, nobody has configured structlog; in this one another test may have."""
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.reset_defaults()
-    yield
-    if before is not None:
-        structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_structlog_as_it_comes")
 def test_it_is_back_as_soon_as_the_broker_is_and_who_published_meanwhile_waited(
     own_broker: Broker,
     broker_client: Client,

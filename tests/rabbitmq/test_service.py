@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from penstock.app.messages import Outgoing
@@ -165,7 +164,6 @@ async def test_a_service_starts_with_all_its_queues_or_reports_all_that_differ(
     with pytest.raises(TopologyMismatch) as mismatch:
         async with running(amqp_url, tmp_path, only=("t.only", "t.sleeps", "t.idles")):
             pytest.fail("it consumes")
-    structlog.reset_defaults()
 
     differing = [line.split(":")[0] for line in mismatch.value.differences]
     assert sorted(differing) == ["queue 't.only'", "queue 't.sleeps'"]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
-import structlog
 
 from penstock.channels.wire import Line
 from penstock.config.service import ServiceSection
@@ -40,7 +39,6 @@ def start_log() -> Iterator[StartLog]:
     yield start
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def only_line(text: str) -> dict[str, Any]:

@@ -157,4 +157,3 @@ async def running(
     finally:
         if not service.running.done():
             await service.aclose()
-        structlog.reset_defaults()
