@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import math
-import struct
 from pathlib import Path
 
 import pytest
-from pamqp import commands, decode, encode
+from pamqp import commands, encode
 from pamqp.header import ContentHeader
 
 from penstock.app.messages import Outgoing
 from penstock.app.payloads import make_outgoing
 from penstock.buses.address import open_bus
-from penstock.buses.rabbitmq.tolerant import UNREADABLE_HEADERS, read_tolerantly
 from penstock.errors import PayloadError
 from tests.service.running import running
 
 
 def short(text: bytes) -> bytes:
     return bytes([len(text)]) + text
-
-
-def table(entries: bytes) -> bytes:
-    return struct.pack(">I", len(entries)) + entries
-
-
-@pytest.mark.parametrize(
-    ("kind", "raw", "value"),
-    [
-        ("shortstr", short(b"caf\xe9"), "café"),
-        ("shortstr", short("café".encode()), "café"),
-        ("timestamp", b"\xff" * 8, None),
-        ("table", table(short(b"caf\xe9") + b"t\x01"), {UNREADABLE_HEADERS: True}),
-        ("table", table(short(b"a") + b"?\x01"), {UNREADABLE_HEADERS: True}),
-        ("table", table(short(b"a") + b"t\x01"), {"a": True}),
-    ],
-)
-def test_what_cannot_be_read_strictly_is_read_all_the_same(kind: str, raw: bytes, value: object) -> None:
-    read_tolerantly()
-    read_tolerantly()
-
-    assert decode.by_type(raw + b"behind it", kind) == (len(raw), value)
 
 
 async def test_a_latin_1_publisher_takes_no_connection_down(

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
-from pamqp.header import ContentHeader
 
 from penstock.app.messages import FRESH, History, Outgoing
 from penstock.buses.contract import Delivery
 from penstock.buses.rabbitmq.headers import to_delivery, to_properties
+from penstock.buses.rabbitmq.stream import Content
 
 HISTORY = History(attempts=3, crashes=1, first_failed_at_s=1_700_000_000.5)
 
@@ -27,14 +26,8 @@ class NobodySettles:
 
 
 def delivered(properties: spec.Basic.Properties, *, login: str = "shop", keep_ours: bool = False) -> Delivery:
-    message = DeliveredMessage(
-        delivery=spec.Basic.Deliver("tag", 7, redelivered=True, exchange="", routing_key="q"),
-        header=ContentHeader(properties=properties, body_size=1),
-        body=b"x",
-        # Only those who settle through aiormq ask for it.
-        channel=None,  # type: ignore[arg-type]
-    )
-    return to_delivery(message, "q", NobodySettles(), login, keep_ours=keep_ours)
+    content = Content("tag", 7, redelivered=True, properties=properties.marshal(), body=b"x")
+    return to_delivery(content, "q", NobodySettles(), login, keep_ours=keep_ours)
 
 
 def ours(**headers: Any) -> spec.Basic.Properties:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
-from aiormq import spec
 from aiormq.abc import AbstractConnection
 
 from penstock.app.messages import Outgoing
@@ -24,6 +23,7 @@ from penstock.buses.rabbitmq.connection import Supervised
 from penstock.buses.rabbitmq.consuming import Consumers
 from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.publishing import Publisher
+from penstock.buses.rabbitmq.stream import Content
 from penstock.buses.rabbitmq.topology import declare_all
 from penstock.config.bus import BusSection
 from penstock.errors import BusError, BusUnavailable, PublishError
@@ -114,13 +114,15 @@ class RabbitBus:
             raise BusError(msg)
         channel = await self._publishing.underlay.channel(publisher_confirms=False)
         settler = ChannelSettler(channel)
+        got: list[Content] = []
+        self._publishing.splitter.take(channel.number, got.append)
 
         async def deliveries() -> AsyncIterator[Delivery]:
             for _ in range(limit):
-                message = await channel.basic_get(queue)
-                if not isinstance(message.delivery, spec.Basic.GetOk):
+                await channel.basic_get(queue)
+                if not got:
                     return
-                yield to_delivery(message, queue, settler, self._publishing.login, keep_ours=True)
+                yield to_delivery(got.pop(), queue, settler, self._publishing.login, keep_ours=True)
 
         try:
             yield deliveries()
@@ -141,7 +143,7 @@ class RabbitBus:
 
     async def _on_consuming_up(self, connection: AbstractConnection) -> None:
         if self._consumers is not None:
-            await self._consumers.start(connection)
+            await self._consumers.start(connection, self._consuming.splitter)
 
     async def _on_publishing_up(self, connection: AbstractConnection) -> None:
         await self._publisher.start(connection)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Final
 
 from aio_pika import Connection
+from aio_pika.abc import ConnectionParameter
 from aiormq.abc import AbstractConnection
 from aiormq.exceptions import (
     AMQPConnectionError,
@@ -28,7 +29,7 @@ from penstock.app.backoff import Backoff
 from penstock.app.messages import MAX_DELAY_S
 from penstock.buses.log import BusLog
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
-from penstock.buses.rabbitmq.tolerant import read_tolerantly
+from penstock.buses.rabbitmq.stream import Splitter, SplitTransport
 from penstock.config.bus import BusSection
 from penstock.errors import BusUnavailable, ConfigurationError
 
@@ -40,6 +41,15 @@ _log = BusLog("penstock.buses.rabbitmq")
 
 def _nothing() -> None:
     """What is done by default when the connection is down."""
+
+
+class _SplitConnection(Connection):
+    """aio-pika's connection, which hands a transport of ours on to aiormq."""
+
+    PARAMETERS = (
+        *Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=lambda factory: factory, is_kwarg=True),
+    )
 
 
 class Supervised:
@@ -63,6 +73,7 @@ class Supervised:
         self._on_down = on_down
         self._url, self._tls = address(section)
         self._connection: Connection | None = None
+        self._splitter = Splitter()
         self._keeper: asyncio.Task[None] | None = None
         self._is_up = False
         self._backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=min(section.reconnect_cap_s, MAX_DELAY_S))
@@ -88,6 +99,11 @@ class Supervised:
             msg = f"the {self._purpose} connection to the broker is down; it is being opened again"
             raise BusUnavailable(msg)
         return connection.transport.connection
+
+    @property
+    def splitter(self) -> Splitter:
+        """Where the messages of this connection are taken; each new connection has one of its own."""
+        return self._splitter
 
     async def open(self) -> None:
         """Open it for the first time. Raises `BusUnavailable` in words."""
@@ -140,8 +156,10 @@ class Supervised:
         raise AssertionError  # pragma: no cover - the count does not end
 
     async def _connect(self) -> asyncio.Future[object]:
-        read_tolerantly()
-        connection = Connection(self._url, ssl_context=self._tls)
+        self._splitter = Splitter()
+        connection = _SplitConnection(
+            self._url, ssl_context=self._tls, transport_factory=SplitTransport(self._splitter)
+        )
         try:
             with broken_is_an_error():
                 await connection.connect(timeout=self._section.connect_timeout_s)

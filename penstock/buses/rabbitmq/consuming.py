@@ -6,17 +6,17 @@
                   ▼
               opened again after a moment, queues declared again when they are ours
 ```
-The callback only enqueues: aiormq cancels running callbacks when their AMQP channel dies. Calls on a consuming AMQP
-channel take turns, and nobody cancels one, because that closes the AMQP channel (aiormq `rpc`).
+Deliveries are taken out of the stream before aiormq, and the sink only enqueues. Calls on a consuming AMQP channel take
+turns, and nobody cancels one, because that closes the AMQP channel (aiormq `rpc`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiormq import spec
@@ -27,6 +27,7 @@ from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.headers import to_delivery
+from penstock.buses.rabbitmq.stream import Content, Splitter, Taker
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.errors import BusUnavailable
@@ -48,9 +49,9 @@ class Consumers:
             for start in range(0, len(subscriptions), size)
         ]
 
-    async def start(self, connection: AbstractConnection) -> None:
+    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
         """Consume on a connection that has just been opened."""
-        await asyncio.gather(*(group.start(connection) for group in self._groups))
+        await asyncio.gather(*(group.start(connection, splitter) for group in self._groups))
 
     async def stop(self) -> None:
         """Cancel all consumers; what was delivered before has reached the sink when it returns."""
@@ -80,21 +81,24 @@ class ConsumingChannel:
         self._random = random
         self._turns = Turns()
         self._connection: AbstractConnection | None = None
+        self._splitter = Splitter()
         self._channel: AbstractChannel | None = None
         self._settler: ChannelSettler | None = None
         self._numbers = itertools.count(1)
         self._tags: dict[str, str] = {}
         """Queue by consumer tag; what is not in here has to be healed."""
+        self._queues: dict[str, str] = {}
+        """Queue by each consumer tag that this AMQP channel has had: deliveries come until its end is confirmed."""
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
 
-    async def start(self, connection: AbstractConnection) -> None:
+    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
         if self._is_stopping:
             return
         self._stop_healing()
-        self._connection = connection
+        self._connection, self._splitter = connection, splitter
         await self._turns.finish(self._start(connection))
 
     async def set_prefetch(self, queue: str, prefetch: int) -> None:
@@ -112,9 +116,6 @@ class ConsumingChannel:
         self._stop_healing()
         if self._connection is not None:
             await self._turns.finish(self._cancel_all(self._connection))
-        # aiormq starts a task for each delivery: those that came before the last cancel-ok run now.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
 
     async def flush(self) -> None:
         """Returns when all acks asked for are written."""
@@ -154,20 +155,15 @@ class ConsumingChannel:
     async def _renew(self, connection: AbstractConnection, queue: str) -> None:
         try:
             async with self._turns.turn(connection):
-                channel, settler = self._channel, self._settler
+                channel = self._channel
                 tag = next((tag for tag, name in self._tags.items() if name == queue), None)
-                if (
-                    self._is_stopping
-                    or tag is None
-                    or channel is None
-                    or settler is None
-                    or channel.is_closed
-                ):
+                if self._is_stopping or tag is None or channel is None or channel.is_closed:
                     # Being healed: it comes back with the new number.
                     return
                 del self._tags[tag]
                 await channel.basic_cancel(tag)
-                await self._consume(channel, settler, self._subscriptions[queue])
+                del self._queues[tag]
+                await self._consume(channel, self._subscriptions[queue])
         except BROKEN as error:
             _log.warning(
                 "a consumer was lost while its prefetch changed: it is started again; what runs goes on, "
@@ -196,25 +192,23 @@ class ConsumingChannel:
         self._tags.clear()
         self._channel = channel = await connection.channel(publisher_confirms=False)
         self._settler = settler = ChannelSettler(channel)
+        self._queues = {}
+        self._splitter.take(channel.number, _taker(self._queues, settler, self._sink, self._login))
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         channel.closing.add_done_callback(lambda future: self._on_closed(settler, future))
         for subscription in subscriptions:
-            await self._consume(channel, settler, subscription)
+            await self._consume(channel, subscription)
 
-    async def _consume(
-        self, channel: AbstractChannel, settler: ChannelSettler, subscription: Subscription
-    ) -> None:
+    async def _consume(self, channel: AbstractChannel, subscription: Subscription) -> None:
         if self._is_stopping:
             return
         queue = subscription.queue.name
         # A name of ours, known before the answer: the broker's basic.cancel may come together with it.
         tag = f"penstock-{next(self._numbers)}"
         await channel.basic_qos(prefetch_count=subscription.prefetch)
-        self._tags[tag] = queue
+        self._tags[tag] = self._queues[tag] = queue
         try:
-            await channel.basic_consume(
-                queue, _callback(queue, settler, self._sink, self._login), consumer_tag=tag
-            )
+            await channel.basic_consume(queue, _not_called, consumer_tag=tag)
         except BaseException:
             self._tags.pop(tag, None)
             raise
@@ -295,13 +289,13 @@ class ConsumingChannel:
         finally:
             await control.aclose()
         self._say_refused(list(refused.values()))
-        channel, settler = self._channel, self._settler
+        channel = self._channel
         subscriptions = [self._subscriptions[queue] for queue in self._missing() if queue not in refused]
-        if channel is None or channel.is_closed or settler is None:
+        if channel is None or channel.is_closed:
             await self._open(connection, subscriptions)
             return
         for subscription in subscriptions:
-            await self._consume(channel, settler, subscription)
+            await self._consume(channel, subscription)
 
     def _missing(self) -> list[str]:
         """Queues that are not consumed."""
@@ -321,10 +315,15 @@ class ConsumingChannel:
         self._refused = lines
 
 
-def _callback(
-    queue: str, settler: ChannelSettler, sink: Sink, login: str
-) -> Callable[[DeliveredMessage], Coroutine[Any, Any, None]]:
-    async def deliver(message: DeliveredMessage) -> None:
-        sink(to_delivery(message, queue, settler, login))
+def _taker(queues: Mapping[str, str], settler: ChannelSettler, sink: Sink, login: str) -> Taker:
+    def deliver(content: Content) -> None:
+        # What comes after the end of its AMQP channel is handed out again by the broker.
+        if not settler.is_gone:
+            sink(to_delivery(content, queues[content.consumer_tag], settler, login))
 
     return deliver
+
+
+async def _not_called(message: DeliveredMessage) -> None:
+    """What aiormq asks for; the splitter takes the deliveries before it sees any."""
+    raise AssertionError(message)

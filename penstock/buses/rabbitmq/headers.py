@@ -14,10 +14,11 @@ from math import isfinite
 from typing import Any, Final
 
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
 
 from penstock.app.messages import FRESH, HeaderValue, History, Outgoing
 from penstock.buses.contract import Delivery, Settler
+from penstock.buses.rabbitmq.properties import read_properties
+from penstock.buses.rabbitmq.stream import Content
 
 ATTEMPTS: Final = "x-penstock-attempts"
 CRASHES: Final = "x-penstock-crashes"
@@ -43,34 +44,32 @@ _PLAIN: Final = (str, int, float, bool, bytes, type(None))
 
 
 def to_delivery(
-    message: DeliveredMessage, queue: str, settler: Settler, login: str, *, keep_ours: bool = False
+    content: Content, queue: str, settler: Settler, login: str, *, keep_ours: bool = False
 ) -> Delivery:
     """The delivery that a broker's message is; `keep_ours` leaves our headers on it, for looking at dead letters."""
-    properties = message.header.properties
-    headers = properties.headers
+    properties = read_properties(content.properties)
     delivery = Delivery(
         queue,
-        getattr(message.delivery, "delivery_tag", None) or 0,
+        content.tag,
         settler,
-        message.body,
+        content.body,
         properties.message_id,
         properties.content_type,
         properties.content_encoding,
+        correlation_id=properties.correlation_id,
+        reply_to=properties.reply_to,
+        type=properties.type,
+        priority=properties.priority,
+        timestamp_s=properties.timestamp_s,
+        redelivered=content.redelivered,
     )
+    headers = properties.headers
     if headers:
         is_ours = properties.user_id == login
         delivery.headers = _own_values(headers, keep_ours=keep_ours and is_ours)
         delivery.delivery_count = _whole(headers.get(DELIVERY_COUNT))
         if is_ours and ATTEMPTS in headers:
             delivery.history = _history(headers)
-    delivery.correlation_id = properties.correlation_id
-    delivery.reply_to = properties.reply_to
-    delivery.type = properties.message_type
-    delivery.priority = properties.priority
-    if properties.timestamp is not None:
-        delivery.timestamp_s = properties.timestamp.timestamp()
-    # basic.get answers with GetOk, which has the flag too.
-    delivery.redelivered = bool(getattr(message.delivery, "redelivered", False))
     return delivery
 
 
