@@ -102,7 +102,7 @@ async def test_a_supervised_connection_says_when_it_goes_and_when_it_comes(own_b
         said.put_nowait("up")
 
     connection = Supervised(
-        "testing", section(own_broker.url), Random(1), on_up, lambda: said.put_nowait("down")
+        "testing", section(own_broker.url), Random(1), on_up, on_down=lambda: said.put_nowait("down")
     )
     await connection.open()
     assert said.get_nowait() == "up"
@@ -118,7 +118,7 @@ async def test_a_supervised_connection_says_when_it_goes_and_when_it_comes(own_b
 
 async def test_what_is_published_while_the_connection_is_down_waits_for_it(amqp_url: str) -> None:
     publisher = Publisher("guest", Random(1))
-    connection = Supervised("testing", section(amqp_url), Random(1), publisher.start, publisher.lost)
+    connection = Supervised("testing", section(amqp_url), Random(1), publisher.start, on_down=publisher.lost)
     await connection.open()
     await (await publisher.control.channel()).queue_declare(QUEUE.name)
 

@@ -39,7 +39,12 @@ class RabbitBus:
         self._consumers: Consumers | None = None
         self._consuming = Supervised("consuming", section, self._random, self._on_consuming_up)
         self._publishing = Supervised(
-            "publishing", section, self._random, self._on_publishing_up, self._on_publishing_down
+            "publishing",
+            section,
+            self._random,
+            self._on_publishing_up,
+            on_down=self._on_publishing_down,
+            on_blocked=self._on_blocked,
         )
         self._publisher = Publisher(self._publishing.login, self._random)
 
@@ -147,6 +152,9 @@ class RabbitBus:
 
     async def _on_publishing_up(self, connection: AbstractConnection) -> None:
         await self._publisher.start(connection)
+
+    def _on_blocked(self, reason: str | None) -> None:
+        self._publisher.blocked(reason)
 
     def _on_publishing_down(self) -> None:
         self._publisher.lost()

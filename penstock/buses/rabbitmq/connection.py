@@ -29,7 +29,7 @@ from penstock.app.backoff import Backoff
 from penstock.app.messages import MAX_DELAY_S
 from penstock.buses.log import BusLog
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
-from penstock.buses.rabbitmq.stream import Splitter, SplitTransport
+from penstock.buses.rabbitmq.stream import OnBlocked, Splitter, SplitTransport
 from penstock.config.bus import BusSection
 from penstock.errors import BusUnavailable, ConfigurationError
 
@@ -55,7 +55,8 @@ class _SplitConnection(Connection):
 class Supervised:
     """A connection that comes back; `on_up` is awaited with each new one, the first included.
 
-    `on_down` is called whenever it cannot be used any more.
+    `on_down` is called whenever it cannot be used any more, `on_blocked` when the broker's memory or disk alarm begins
+    for this connection and when it ends; with the connection the alarm is forgotten, the next one is told again.
     """
 
     def __init__(
@@ -64,13 +65,16 @@ class Supervised:
         section: BusSection,
         random: Random,
         on_up: Callable[[AbstractConnection], Awaitable[None]],
+        *,
         on_down: Callable[[], None] = _nothing,
+        on_blocked: OnBlocked = lambda _: None,
     ) -> None:
         self._purpose = purpose
         self._section = section
         self._random = random
         self._on_up = on_up
         self._on_down = on_down
+        self._on_blocked = on_blocked
         self._url, self._tls = address(section)
         self._connection: Connection | None = None
         self._splitter = Splitter()
@@ -156,7 +160,7 @@ class Supervised:
         raise AssertionError  # pragma: no cover - the count does not end
 
     async def _connect(self) -> asyncio.Future[object]:
-        self._splitter = Splitter()
+        self._splitter = Splitter(self._blocked)
         connection = _SplitConnection(
             self._url, ssl_context=self._tls, transport_factory=SplitTransport(self._splitter)
         )
@@ -191,6 +195,17 @@ class Supervised:
         if self._is_up:
             self._is_up = False
             self._on_down()
+
+    def _blocked(self, reason: str | None) -> None:
+        if reason is None:
+            _log.info("the broker takes messages again", purpose=self._purpose)
+        else:
+            _log.warning(
+                "the broker takes no messages: what is published waits, consuming and acks go on; free what it lacks",
+                purpose=self._purpose,
+                reason=reason,
+            )
+        self._on_blocked(reason)
 
     def _words(self, error: BaseException) -> str:
         where = f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"

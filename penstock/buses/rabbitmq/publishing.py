@@ -51,6 +51,9 @@ class Publisher:
         self._channel: AbstractChannel | None = None
         self._control: Control | None = None
         self._opened = asyncio.Event()
+        self._unblocked = asyncio.Event()
+        self._unblocked.set()
+        self._blocked_because: str | None = None
         self._window = Window(IN_FLIGHT)
         self._checking = asyncio.Lock()
         self._connection: AbstractConnection | None = None
@@ -72,6 +75,20 @@ class Publisher:
     def lost(self) -> None:
         """The connection is gone; publishes wait for the next one."""
         self._opened.clear()
+        self.blocked(None)
+
+    def blocked(self, reason: str | None) -> None:
+        """The broker has an alarm and says why, or has none: publishes wait for its end."""
+        self._blocked_because = reason
+        if reason is None:
+            self._unblocked.set()
+        else:
+            self._unblocked.clear()
+
+    async def _may_send(self) -> None:
+        while not (self._opened.is_set() and self._unblocked.is_set()):
+            await self._opened.wait()
+            await self._unblocked.wait()
 
     @property
     def control(self) -> Control:
@@ -97,7 +114,7 @@ class Publisher:
             if not task.cancelled():
                 task.result()
         return [
-            answers[index] if index in answers else _timed_out(message, timeout_s)
+            answers[index] if index in answers else _timed_out(message, timeout_s, self._blocked_because)
             for index, message in enumerate(messages)
         ]
 
@@ -133,7 +150,7 @@ class Publisher:
 
     async def _burst(self, messages: Sequence[Outgoing], together: Sequence[int], answers: Answers) -> None:
         async with self._window.room(len(together)):
-            await self._opened.wait()
+            await self._may_send()
             try:
                 with broken_is_an_error():
                     channel = await self._open_channel()
@@ -155,7 +172,7 @@ class Publisher:
     async def _until_known(self, message: Outgoing) -> PublishError | None:
         async with self._window.room(1):
             for failures in itertools.count(1):
-                await self._opened.wait()
+                await self._may_send()
                 try:
                     with broken_is_an_error():
                         return await self._once(message)
@@ -285,8 +302,9 @@ def _unroutable(message: Outgoing) -> Unroutable:
     )
 
 
-def _timed_out(message: Outgoing, timeout_s: float) -> PublishTimeout:
+def _timed_out(message: Outgoing, timeout_s: float, blocked_because: str | None) -> PublishTimeout:
+    alarm = f", and the broker takes no messages now ({blocked_because})" if blocked_because else ""
     return PublishTimeout(
-        f"no publisher confirm within {timeout_s:g} s for message {message.message_id} to {message.destination}: "
+        f"no publisher confirm within {timeout_s:g} s for message {message.message_id} to {message.destination}{alarm}: "
         "probably delivered; repeat it with the same id"
     )

@@ -29,6 +29,8 @@ _KINDS: Final = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
 _GET_OK: Final = b"\x00\x3c\x00\x47"
 _GET_EMPTY: Final = b"\x00\x3c\x00\x48\x00"
+_BLOCKED: Final = b"\x00\x0a\x00\x3c"
+_UNBLOCKED: Final = b"\x00\x0a\x00\x3d"
 _BODY_SIZE: Final = Struct(">4xQ")
 _BODY_SIZE_BYTES: Final = 12
 _TAG: Final = Struct(">QB")
@@ -50,6 +52,9 @@ class Content(NamedTuple):
 
 
 Taker: TypeAlias = Callable[[Content], None]
+
+OnBlocked: TypeAlias = Callable[[str | None], None]
+"""Called with the broker's reason when it takes no messages any more, with None when it does again."""
 
 
 class _Begun:
@@ -78,7 +83,8 @@ class _Begun:
 class Splitter:
     """Reads frames from bytes that arrive in pieces; memory only, one for each connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_blocked: OnBlocked = lambda _: None) -> None:
+        self._on_blocked = on_blocked
         self._takers: dict[int, Taker] = {}
         self._begun: dict[int, _Begun] = {}
         self._piece = bytearray()
@@ -128,11 +134,20 @@ class Splitter:
                 if instead is not None:
                     others += (data[passed:begin], instead)
                     passed = after
+            elif number == 0:
+                # aiormq has no hook for it.
+                self._note_alarm(data[begin + _FRAME_START_BYTES : after - 1])
             begin = after
         if begin < end:
             self._piece += data[begin:]
         others.append(data[passed:begin])
         return b"".join(others)
+
+    def _note_alarm(self, payload: bytes) -> None:
+        if payload.startswith(_BLOCKED):
+            self._on_blocked(payload[5 : 5 + payload[4]].decode(errors="replace"))
+        elif payload.startswith(_UNBLOCKED):
+            self._on_blocked(None)
 
     def _taken(self, kind: int, number: int, payload: bytes) -> bytes | None:
         """What aiormq gets in the place of this frame; None for the frame itself."""
