@@ -34,5 +34,7 @@ class BusSection(Section):
     """Longest wait for a publisher confirm."""
     consumer_timeout_s: float = Field(default=1800.0, gt=0)
     """The broker's own limit for an unacknowledged delivery; AMQP cannot ask for it."""
+    watch_s: float = Field(default=30.0, gt=0)
+    """How often each queue's consumer is compared with what the broker says; one that gets nothing is started again."""
     lease_s: float = Field(default=60.0, gt=0)
     """Embedded bus: how long a claimed delivery stays with a reactor that no longer renews it."""

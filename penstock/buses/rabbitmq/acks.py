@@ -49,14 +49,14 @@ class AckPlan:
 
     def ack(self, tag: int) -> bool:
         """Ask for an ack; False when the tag is settled already."""
-        if self._is_settled(tag):
+        if self.is_settled(tag):
             return False
         self._acks.add(tag)
         return True
 
     def requeue(self, tag: int) -> bool:
         """Ask for a requeue; False when the tag is settled already."""
-        if self._is_settled(tag):
+        if self.is_settled(tag):
             return False
         self._requeues.add(tag)
         return True
@@ -89,7 +89,8 @@ class AckPlan:
         self._acks, self._requeues = set(), set()
         return frames
 
-    def _is_settled(self, tag: int) -> bool:
+    def is_settled(self, tag: int) -> bool:
+        """True once it was asked for."""
         return tag <= self._floor or tag in self._acks or tag in self._requeues or tag in self._ahead
 
 
@@ -106,6 +107,10 @@ class ChannelSettler:
     def is_gone(self) -> bool:
         """True once nothing that came over it can be settled any more."""
         return self._is_gone
+
+    def holds(self, tag: int) -> bool:
+        """True while nobody has asked to settle it."""
+        return not self._plan.is_settled(tag)
 
     def ack(self, tag: int) -> bool:
         """Ask for an ack; written within a few milliseconds."""

@@ -20,7 +20,7 @@ from penstock.buses.contract import Delivery, Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.connection import Supervised
-from penstock.buses.rabbitmq.consuming import Consumers
+from penstock.buses.rabbitmq.consumers import Consumers
 from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.publishing import Publisher
 from penstock.buses.rabbitmq.stream import Content
@@ -74,7 +74,9 @@ class RabbitBus:
 
     async def consume(self, subscriptions: Sequence[Subscription], sink: Sink) -> None:
         """Open the consuming connection and start deliveries. Raises `BusUnavailable`."""
-        self._consumers = Consumers(subscriptions, sink, self._consuming.login, self._random)
+        self._consumers = Consumers(
+            subscriptions, sink, self._consuming.login, self._random, watch_s=self._section.watch_s
+        )
         await self._consuming.open()
 
     async def set_prefetch(self, queue: str, prefetch: int) -> None:

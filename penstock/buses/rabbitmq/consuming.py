@@ -1,4 +1,4 @@
-"""Consumers: several queues on one AMQP channel, each with its own prefetch; healed when the broker drops them.
+"""One consuming AMQP channel: several queues on it, each with its own prefetch; healed when the broker drops them.
 
 ```
  connection ─ AMQP channel (up to 64 queues) ─ basic.deliver ─▶ sink      one settler an incarnation
@@ -30,45 +30,12 @@ from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.stream import Content, Splitter, Taker
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
+from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
 from penstock.errors import BusUnavailable
 
-#: Queues on one AMQP channel: when one of them takes the AMQP channel down, so many stop for a moment.
-QUEUES_PER_CHANNEL: Final = 64
 HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
 
 _log = structlog.get_logger("penstock.buses.rabbitmq")
-
-
-class Consumers:
-    """All consumers of one reactor; `start` again on each new connection."""
-
-    def __init__(self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random) -> None:
-        size = QUEUES_PER_CHANNEL
-        self._groups = [
-            ConsumingChannel(subscriptions[start : start + size], sink, login, random)
-            for start in range(0, len(subscriptions), size)
-        ]
-
-    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
-        """Consume on a connection that has just been opened."""
-        await asyncio.gather(*(group.start(connection, splitter) for group in self._groups))
-
-    async def stop(self) -> None:
-        """Cancel all consumers; what was delivered before has reached the sink when it returns."""
-        await asyncio.gather(*(group.stop() for group in self._groups))
-
-    async def set_prefetch(self, queue: str, prefetch: int) -> None:
-        """Consume one queue with another prefetch from now on."""
-        for group in self._groups:
-            await group.set_prefetch(queue, prefetch)
-
-    async def flush(self) -> None:
-        """Returns when all acks asked for are written."""
-        await asyncio.gather(*(group.flush() for group in self._groups))
-
-    async def aclose(self) -> None:
-        """Close the AMQP channels; the broker hands out again what is unsettled."""
-        await asyncio.gather(*(group.aclose() for group in self._groups))
 
 
 class ConsumingChannel:
@@ -87,11 +54,21 @@ class ConsumingChannel:
         self._numbers = itertools.count(1)
         self._tags: dict[str, str] = {}
         """Queue by consumer tag; what is not in here has to be healed."""
-        self._queues: dict[str, str] = {}
-        """Queue by each consumer tag that this AMQP channel has had: deliveries come until its end is confirmed."""
+        self._flows: dict[str, Flow] = {}
+        """By each consumer tag that this AMQP channel has had: deliveries come until its end is confirmed."""
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
+
+    @property
+    def queues(self) -> list[str]:
+        """The names of its queues."""
+        return list(self._subscriptions)
+
+    async def look_at(self, queue: str, suspicion: Suspicion, control: Control) -> None:
+        """Ask the broker about one queue, and consume it again when it delivers to nobody."""
+        if self._connection is not None:
+            await self._turns.finish(self._look_at(self._connection, queue, suspicion, control))
 
     async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
@@ -162,7 +139,7 @@ class ConsumingChannel:
                     return
                 del self._tags[tag]
                 await channel.basic_cancel(tag)
-                del self._queues[tag]
+                del self._flows[tag]
                 await self._consume(channel, self._subscriptions[queue])
         except BROKEN as error:
             _log.warning(
@@ -171,6 +148,35 @@ class ConsumingChannel:
                 queue=queue,
                 error=f"{type(error).__name__}: {error}",
             )
+            self._heal()
+
+    async def _look_at(
+        self, connection: AbstractConnection, queue: str, suspicion: Suspicion, control: Control
+    ) -> None:
+        try:
+            async with self._turns.turn(connection):
+                counts = await control.counts(queue)
+                tag = next((tag for tag, name in self._tags.items() if name == queue), None)
+                channel, settler = self._channel, self._settler
+                if tag is None or channel is None or settler is None or channel.is_closed:
+                    # Being healed already, or stopping.
+                    return
+                why = suspicion.note(counts, self._flows[tag].seen(settler))
+                if why is None:
+                    return
+                _log.warning(
+                    "a consumer gets nothing: it is started again; what runs goes on, the other messages wait in their queue",
+                    queue=queue,
+                    why=why,
+                )
+                del self._tags[tag]
+                await channel.basic_cancel(tag)
+                del self._flows[tag]
+        except BROKEN as error:
+            _log.debug(
+                "a queue could not be looked at", queue=queue, error=f"{type(error).__name__}: {error}"
+            )
+        if not self._is_well():
             self._heal()
 
     async def _cancel_all(self, connection: AbstractConnection) -> None:
@@ -192,8 +198,8 @@ class ConsumingChannel:
         self._tags.clear()
         self._channel = channel = await connection.channel(publisher_confirms=False)
         self._settler = settler = ChannelSettler(channel)
-        self._queues = {}
-        self._splitter.take(channel.number, _taker(self._queues, settler, self._sink, self._login))
+        self._flows = {}
+        self._splitter.take(channel.number, _taker(self._flows, settler, self._sink, self._login))
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         channel.closing.add_done_callback(lambda future: self._on_closed(settler, future))
         for subscription in subscriptions:
@@ -206,7 +212,8 @@ class ConsumingChannel:
         # A name of ours, known before the answer: the broker's basic.cancel may come together with it.
         tag = f"penstock-{next(self._numbers)}"
         await channel.basic_qos(prefetch_count=subscription.prefetch)
-        self._tags[tag] = self._queues[tag] = queue
+        self._tags[tag] = queue
+        self._flows[tag] = Flow(queue, subscription.prefetch)
         try:
             await channel.basic_consume(queue, _not_called, consumer_tag=tag)
         except BaseException:
@@ -315,11 +322,13 @@ class ConsumingChannel:
         self._refused = lines
 
 
-def _taker(queues: Mapping[str, str], settler: ChannelSettler, sink: Sink, login: str) -> Taker:
+def _taker(flows: Mapping[str, Flow], settler: ChannelSettler, sink: Sink, login: str) -> Taker:
     def deliver(content: Content) -> None:
         # What comes after the end of its AMQP channel is handed out again by the broker.
         if not settler.is_gone:
-            sink(to_delivery(content, queues[content.consumer_tag], settler, login))
+            flow = flows[content.consumer_tag]
+            flow.recent.append(content.tag)
+            sink(to_delivery(content, flow.queue, settler, login))
 
     return deliver
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import (
@@ -172,6 +172,15 @@ async def declare_one(control: Control, queue: QueueDeclaration) -> str | None:
     return None
 
 
+class Counts(NamedTuple):
+    """A queue as the broker sees it."""
+
+    ready: int
+    """Messages that wait."""
+    consumers: int
+    """Whoever they belong to."""
+
+
 class Control:
     """An AMQP channel for questions and declarations; a refusal closes it, so it is opened again when needed."""
 
@@ -185,13 +194,18 @@ class Control:
             self._channel = await self._connection.channel(publisher_confirms=False)
         return self._channel
 
-    async def depth(self, queue: str) -> int | None:
-        """Messages that are ready in a queue; None when it does not exist."""
+    async def counts(self, queue: str) -> Counts | None:
+        """What the broker counts on a queue; None when it does not exist."""
         try:
             answer = await (await self.channel()).queue_declare(queue, passive=True)
         except ChannelNotFoundEntity:
             return None
-        return answer.message_count or 0
+        return Counts(answer.message_count or 0, answer.consumer_count or 0)
+
+    async def depth(self, queue: str) -> int | None:
+        """Messages that are ready in a queue; None when it does not exist."""
+        counts = await self.counts(queue)
+        return None if counts is None else counts.ready
 
     async def has_exchange(self, name: str) -> bool:
         """True when the exchange exists."""

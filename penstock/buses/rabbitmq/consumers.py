@@ -1,0 +1,75 @@
+"""All consumers of a reactor, on as many AMQP channels as they need; a watchdog asks the broker about each in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from random import Random
+from typing import Final
+
+from aiormq.abc import AbstractConnection
+
+from penstock.buses.contract import Sink, Subscription
+from penstock.buses.rabbitmq.consuming import ConsumingChannel
+from penstock.buses.rabbitmq.stream import Splitter
+from penstock.buses.rabbitmq.topology import Control
+from penstock.buses.rabbitmq.watchdog import Suspicion
+
+#: Queues on one AMQP channel: when one of them takes the AMQP channel down, so many stop for a moment.
+QUEUES_PER_CHANNEL: Final = 64
+
+
+class Consumers:
+    """All consumers of one reactor; `start` again on each new connection."""
+
+    def __init__(
+        self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random, *, watch_s: float
+    ) -> None:
+        size = QUEUES_PER_CHANNEL
+        self._groups = [
+            ConsumingChannel(subscriptions[start : start + size], sink, login, random)
+            for start in range(0, len(subscriptions), size)
+        ]
+        self._watch_s = watch_s
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
+        """Consume on a connection that has just been opened, and watch that the broker delivers."""
+        self._stop_watching()
+        await asyncio.gather(*(group.start(connection, splitter) for group in self._groups))
+        self._watching = asyncio.create_task(self._watch(connection), name="penstock-watch")
+
+    def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self, connection: AbstractConnection) -> None:
+        places = [(group, queue) for group in self._groups for queue in group.queues]
+        control = Control(connection)
+        suspicions = {queue: Suspicion() for _, queue in places}
+        for group, queue in itertools.cycle(places):
+            # One question after the other, over the whole time: 200 at once would be felt.
+            await asyncio.sleep(self._watch_s / len(places))
+            if connection.is_closed:
+                return
+            await group.look_at(queue, suspicions[queue], control)
+
+    async def stop(self) -> None:
+        """Cancel all consumers; what was delivered before has reached the sink when it returns."""
+        self._stop_watching()
+        await asyncio.gather(*(group.stop() for group in self._groups))
+
+    async def set_prefetch(self, queue: str, prefetch: int) -> None:
+        """Consume one queue with another prefetch from now on."""
+        for group in self._groups:
+            await group.set_prefetch(queue, prefetch)
+
+    async def flush(self) -> None:
+        """Returns when all acks asked for are written."""
+        await asyncio.gather(*(group.flush() for group in self._groups))
+
+    async def aclose(self) -> None:
+        """Close the AMQP channels; the broker hands out again what is unsettled."""
+        self._stop_watching()
+        await asyncio.gather(*(group.aclose() for group in self._groups))
