@@ -3,6 +3,8 @@
 from random import Random
 
 import pytest
+from aiormq import spec
+from pamqp.frame import marshal
 
 from penstock.buses.rabbitmq.acks import AckFrame, AckPlan, NackFrame
 from tests.rabbitmq.broker_model import BrokerModel, ChannelClosedError
@@ -117,3 +119,15 @@ def settle_at_random(dice: Random) -> None:
     for frame in plan.take():
         model.write(frame)
     assert (model.acked, model.requeued, model.unsettled) == (wants_ack, wants_requeue, set(out))
+
+
+@pytest.mark.parametrize(
+    ("ours", "method"),
+    [
+        (AckFrame(2**40, multiple=True), spec.Basic.Ack(2**40, multiple=True)),
+        (AckFrame(7, multiple=False), spec.Basic.Ack(7, multiple=False)),
+        (NackFrame(7), spec.Basic.Nack(7, multiple=False, requeue=True)),
+    ],
+)
+def test_frames_are_those_of_the_amqp_library(ours: AckFrame | NackFrame, method: spec.Basic.Ack) -> None:
+    assert ours.packed(3) == marshal(method, 3)

@@ -45,10 +45,15 @@ PASSED = BEAT + FOREIGN + ACK + BEAT
 TAKEN = [whole(2, b""), whole(1, b"abcd"), whole(3, b"x")]
 
 
+def never() -> None:
+    """What no broker here does."""
+    raise AssertionError
+
+
 def new(taken: list[Content]) -> Splitter:
     splitter = Splitter()
-    splitter.take(MINE, taken.append)
-    splitter.take(MINE + 2, taken.append)
+    splitter.take(MINE, taken.append, never)
+    splitter.take(MINE + 2, taken.append, never)
     return splitter
 
 
@@ -100,10 +105,36 @@ def test_an_amqp_channel_that_is_taken_again_forgets_what_had_begun() -> None:
     splitter = new(taken)
     splitter.feed(b"".join(delivered(1, b"ab", b"cd")[:3]))
 
-    splitter.take(MINE, taken.append)
+    splitter.take(MINE, taken.append, never)
     splitter.feed(b"".join(delivered(3, b"x")))
 
     assert taken == [whole(3, b"x")]
+
+
+def test_an_amqp_channel_that_the_broker_closes_is_told_before_aiormq_answers() -> None:
+    taken: list[Content] = []
+    closed: list[str] = []
+    splitter = new(taken)
+    splitter.take(MINE, taken.append, lambda: closed.append("closed"))
+    close = frame.marshal(spec.Channel.Close(406, "unknown delivery tag", 60, 80), MINE)
+
+    assert splitter.feed(close + b"".join(LAST)) == close + b"".join(LAST)
+
+    assert closed == ["closed"]
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "method"),
+    [("low on memory", spec.Connection.Blocked("low on memory")), (None, spec.Connection.Unblocked())],
+)
+def test_an_alarm_is_told_and_passes(reason: str | None, method: spec.Connection.Blocked) -> None:
+    told: list[str | None] = []
+    data = frame.marshal(method, 0)
+
+    assert Splitter(told.append).feed(BEAT + data + BEAT) == BEAT + data + BEAT
+
+    assert told == [reason]
 
 
 async def test_a_stream_full_of_messages_looks_alive_to_who_waits_for_heartbeats(

@@ -1,4 +1,4 @@
-"""Acks of one AMQP channel, gathered and written by one ordered writer.
+"""Acks of one AMQP channel, gathered and written together in one order.
 
 A delivery tag means something on its own AMQP channel only, and an ack for a tag that is settled closes that channel
 with everything in flight. So each incarnation of an AMQP channel has a settler of its own, which dies with it.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from struct import Struct
 from typing import Final
 
-from aiormq.abc import AbstractChannel
-
-from penstock.buses.rabbitmq.broken import broken_is_an_error
+from penstock.buses.rabbitmq.stream import Wire
 
 #: Acks asked for within so many seconds leave together.
 FLUSH_S: Final = 0.003
+
+
+# A method frame of 13 bytes: class and method, the delivery tag, the flags (AMQP 0-9-1 and RabbitMQ's basic.nack).
+_FRAME: Final = Struct(">BHIHHQBB")
+_METHOD, _SIZE_BYTES, _BASIC, _ACK, _NACK, _END = 1, 13, 60, 80, 120, 0xCE
+_MULTIPLE, _REQUEUE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +30,21 @@ class AckFrame:
     tag: int
     multiple: bool
 
+    def packed(self, number: int) -> bytes:
+        """Its bytes on AMQP channel `number`."""
+        flags = _MULTIPLE if self.multiple else 0
+        return _FRAME.pack(_METHOD, number, _SIZE_BYTES, _BASIC, _ACK, self.tag, flags, _END)
+
 
 @dataclass(frozen=True, slots=True)
 class NackFrame:
     """basic.nack of one tag, requeued."""
 
     tag: int
+
+    def packed(self, number: int) -> bytes:
+        """Its bytes on AMQP channel `number`."""
+        return _FRAME.pack(_METHOD, number, _SIZE_BYTES, _BASIC, _NACK, self.tag, _REQUEUE, _END)
 
 
 class AckPlan:
@@ -97,10 +111,11 @@ class AckPlan:
 class ChannelSettler:
     """Settles the deliveries of one incarnation of an AMQP channel; `die` is called when that is gone."""
 
-    def __init__(self, channel: AbstractChannel) -> None:
-        self._channel = channel
+    def __init__(self, number: int, wire: Wire) -> None:
+        self._number = number
+        self._wire = wire
         self._plan = AckPlan()
-        self._writer: asyncio.Task[None] | None = None
+        self._flush: asyncio.TimerHandle | None = None
         self._is_gone = False
 
     @property
@@ -114,36 +129,25 @@ class ChannelSettler:
 
     def ack(self, tag: int) -> bool:
         """Ask for an ack; written within a few milliseconds."""
-        return not self._is_gone and self._plan.ack(tag) and self._wake()
+        return not self._is_gone and self._plan.ack(tag) and self._soon()
 
     def requeue(self, tag: int) -> bool:
         """Ask for a requeue; written within a few milliseconds."""
-        return not self._is_gone and self._plan.requeue(tag) and self._wake()
+        return not self._is_gone and self._plan.requeue(tag) and self._soon()
 
     def die(self) -> None:
         """The AMQP channel is gone; the broker hands its unsettled deliveries out again."""
         self._is_gone = True
 
-    async def flush(self) -> None:
-        """Returns when everything asked for so far is written, or the AMQP channel is gone."""
-        while self._writer is not None and not self._writer.done():
-            await asyncio.wait((self._writer,))
+    def flush(self) -> None:
+        """Write everything asked for so far, unless the AMQP channel is gone."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if len(self._plan) and not self._is_gone:
+            self._wire.write(b"".join(frame.packed(self._number) for frame in self._plan.take()))
 
-    def _wake(self) -> bool:
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write(), name="penstock-acks")
+    def _soon(self) -> bool:
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
         return True
-
-    async def _write(self) -> None:
-        while len(self._plan) and not self._is_gone:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                with broken_is_an_error():
-                    for frame in self._plan.take():
-                        if isinstance(frame, AckFrame):
-                            await self._channel.basic_ack(frame.tag, multiple=frame.multiple, wait=False)
-                        else:
-                            await self._channel.basic_nack(frame.tag, requeue=True, wait=False)
-            except Exception:  # noqa: BLE001
-                # Whatever it was, these acks did not all leave: with the AMQP channel gone the broker repeats them.
-                self.die()

@@ -96,7 +96,7 @@ class RabbitBus:
     async def flush(self) -> None:
         """Returns when all acks asked for are written."""
         if self._consumers is not None:
-            await self._consumers.flush()
+            self._consumers.flush()
 
     async def depth(self, queue: str) -> int | None:
         """Messages that are ready in a queue, unsettled ones not counted; None when it does not exist.
@@ -120,9 +120,10 @@ class RabbitBus:
             msg = f"there is no queue {queue!r} on the broker; nothing was taken"
             raise BusError(msg)
         channel = await self._publishing.underlay.channel(publisher_confirms=False)
-        settler = ChannelSettler(channel)
+        wire = self._publishing.wire
+        settler = ChannelSettler(channel.number, wire)
         got: list[Content] = []
-        self._publishing.splitter.take(channel.number, got.append)
+        wire.splitter.take(channel.number, got.append, settler.die)
 
         async def deliveries() -> AsyncIterator[Delivery]:
             for _ in range(limit):
@@ -134,7 +135,7 @@ class RabbitBus:
         try:
             yield deliveries()
         finally:
-            await settler.flush()
+            settler.flush()
             settler.die()
             if not channel.is_closed:
                 await channel.close()
@@ -150,7 +151,7 @@ class RabbitBus:
 
     async def _on_consuming_up(self, connection: AbstractConnection) -> None:
         if self._consumers is not None:
-            await self._consumers.start(connection, self._consuming.splitter)
+            await self._consumers.start(connection, self._consuming.wire)
 
     async def _on_publishing_up(self, connection: AbstractConnection) -> None:
         await self._publisher.start(connection)

@@ -29,7 +29,7 @@ from penstock.app.backoff import Backoff
 from penstock.app.messages import MAX_DELAY_S
 from penstock.buses.log import BusLog
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
-from penstock.buses.rabbitmq.stream import OnBlocked, Splitter, SplitTransport
+from penstock.buses.rabbitmq.stream import OnBlocked, Wire
 from penstock.config.bus import BusSection
 from penstock.errors import BusUnavailable, ConfigurationError
 
@@ -77,7 +77,7 @@ class Supervised:
         self._on_blocked = on_blocked
         self._url, self._tls = address(section)
         self._connection: Connection | None = None
-        self._splitter = Splitter()
+        self._wire = Wire()
         self._keeper: asyncio.Task[None] | None = None
         self._is_up = False
         self._backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=min(section.reconnect_cap_s, MAX_DELAY_S))
@@ -105,9 +105,9 @@ class Supervised:
         return connection.transport.connection
 
     @property
-    def splitter(self) -> Splitter:
-        """Where the messages of this connection are taken; each new connection has one of its own."""
-        return self._splitter
+    def wire(self) -> Wire:
+        """Where its messages are taken and its acks are written; each new connection has one of its own."""
+        return self._wire
 
     async def open(self) -> None:
         """Open it for the first time. Raises `BusUnavailable` in words."""
@@ -160,10 +160,8 @@ class Supervised:
         raise AssertionError  # pragma: no cover - the count does not end
 
     async def _connect(self) -> asyncio.Future[object]:
-        self._splitter = Splitter(self._blocked)
-        connection = _SplitConnection(
-            self._url, ssl_context=self._tls, transport_factory=SplitTransport(self._splitter)
-        )
+        self._wire = Wire(self._blocked)
+        connection = _SplitConnection(self._url, ssl_context=self._tls, transport_factory=self._wire)
         try:
             with broken_is_an_error():
                 await connection.connect(timeout=self._section.connect_timeout_s)

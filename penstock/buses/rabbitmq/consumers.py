@@ -12,7 +12,7 @@ from aiormq.abc import AbstractConnection
 
 from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.consuming import ConsumingChannel
-from penstock.buses.rabbitmq.stream import Splitter
+from penstock.buses.rabbitmq.stream import Wire
 from penstock.buses.rabbitmq.topology import Control
 from penstock.buses.rabbitmq.watchdog import Suspicion
 
@@ -34,10 +34,10 @@ class Consumers:
         self._watch_s = watch_s
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
+    async def start(self, connection: AbstractConnection, wire: Wire) -> None:
         """Consume on a connection that has just been opened, and watch that the broker delivers."""
         self._stop_watching()
-        await asyncio.gather(*(group.start(connection, splitter) for group in self._groups))
+        await asyncio.gather(*(group.start(connection, wire) for group in self._groups))
         self._watching = asyncio.create_task(self._watch(connection), name="penstock-watch")
 
     def _stop_watching(self) -> None:
@@ -65,9 +65,10 @@ class Consumers:
         for group in self._groups:
             await group.set_prefetch(queue, prefetch)
 
-    async def flush(self) -> None:
-        """Returns when all acks asked for are written."""
-        await asyncio.gather(*(group.flush() for group in self._groups))
+    def flush(self) -> None:
+        """Write all acks asked for so far."""
+        for group in self._groups:
+            group.flush()
 
     async def aclose(self) -> None:
         """Close the AMQP channels; the broker hands out again what is unsettled."""

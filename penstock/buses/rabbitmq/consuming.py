@@ -27,7 +27,7 @@ from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.headers import to_delivery
-from penstock.buses.rabbitmq.stream import Content, Splitter, Taker
+from penstock.buses.rabbitmq.stream import Content, Taker, Wire
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
@@ -48,7 +48,7 @@ class ConsumingChannel:
         self._random = random
         self._turns = Turns()
         self._connection: AbstractConnection | None = None
-        self._splitter = Splitter()
+        self._wire = Wire()
         self._channel: AbstractChannel | None = None
         self._settler: ChannelSettler | None = None
         self._numbers = itertools.count(1)
@@ -70,12 +70,12 @@ class ConsumingChannel:
         if self._connection is not None:
             await self._turns.finish(self._look_at(self._connection, queue, suspicion, control))
 
-    async def start(self, connection: AbstractConnection, splitter: Splitter) -> None:
+    async def start(self, connection: AbstractConnection, wire: Wire) -> None:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
         if self._is_stopping:
             return
         self._stop_healing()
-        self._connection, self._splitter = connection, splitter
+        self._connection, self._wire = connection, wire
         await self._turns.finish(self._start(connection))
 
     async def set_prefetch(self, queue: str, prefetch: int) -> None:
@@ -94,10 +94,10 @@ class ConsumingChannel:
         if self._connection is not None:
             await self._turns.finish(self._cancel_all(self._connection))
 
-    async def flush(self) -> None:
-        """Returns when all acks asked for are written."""
+    def flush(self) -> None:
+        """Write all acks asked for so far."""
         if self._settler is not None:
-            await self._settler.flush()
+            self._settler.flush()
 
     async def aclose(self) -> None:
         """Close the AMQP channel."""
@@ -105,7 +105,7 @@ class ConsumingChannel:
         self._stop_healing()
         settler, channel = self._settler, self._channel
         if settler is not None:
-            await settler.flush()
+            settler.flush()
             settler.die()
         await self._turns.give_up()
         if channel is not None and not channel.is_closed:
@@ -197,9 +197,11 @@ class ConsumingChannel:
     async def _open(self, connection: AbstractConnection, subscriptions: Sequence[Subscription]) -> None:
         self._tags.clear()
         self._channel = channel = await connection.channel(publisher_confirms=False)
-        self._settler = settler = ChannelSettler(channel)
+        self._settler = settler = ChannelSettler(channel.number, self._wire)
         self._flows = {}
-        self._splitter.take(channel.number, _taker(self._flows, settler, self._sink, self._login))
+        self._wire.splitter.take(
+            channel.number, _taker(self._flows, settler, self._sink, self._login), settler.die
+        )
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         channel.closing.add_done_callback(lambda future: self._on_closed(settler, future))
         for subscription in subscriptions:

@@ -1,8 +1,10 @@
-"""Takes messages out of the broker's byte stream before the AMQP library sees them.
+"""Takes messages out of the broker's byte stream before the AMQP library sees them, and writes acks beside it.
 
 ```
  socket ─ bytes ─▶ Splitter ─ a message, whole ─▶ the taker of its AMQP channel, at once
-                       └───── every other frame ─▶ aiormq
+    ▲  ▲               └───── every other frame ─▶ aiormq ─┐
+    │  └─────────────────── its own frames ────────────────┘
+    └────────────────────── acks
 ```
 aiormq spends a task, three queue hops and a general decoder on every delivery: 35 us of them. It also decodes in the
 task that reads for all queues, where one property that it cannot read ends the connection.
@@ -27,6 +29,7 @@ _FRAME_AROUND_BYTES: Final = 8
 _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _KINDS: Final = frozenset({_METHOD, _HEADER, _BODY, _HEARTBEAT})
 _DELIVER: Final = b"\x00\x3c\x00\x3c"
+_CHANNEL_CLOSE: Final = b"\x00\x14\x00\x28"
 _GET_OK: Final = b"\x00\x3c\x00\x47"
 _GET_EMPTY: Final = b"\x00\x3c\x00\x48\x00"
 _BLOCKED: Final = b"\x00\x0a\x00\x3c"
@@ -52,6 +55,9 @@ class Content(NamedTuple):
 
 
 Taker: TypeAlias = Callable[[Content], None]
+
+OnClosed: TypeAlias = Callable[[], None]
+"""Called when the broker closes the AMQP channel: what is written on it from now on costs the connection."""
 
 OnBlocked: TypeAlias = Callable[[str | None], None]
 """Called with the broker's reason when it takes no messages any more, with None when it does again."""
@@ -85,17 +91,17 @@ class Splitter:
 
     def __init__(self, on_blocked: OnBlocked = lambda _: None) -> None:
         self._on_blocked = on_blocked
-        self._takers: dict[int, Taker] = {}
+        self._takers: dict[int, tuple[Taker, OnClosed]] = {}
         self._begun: dict[int, _Begun] = {}
         self._piece = bytearray()
         """The beginning of a frame."""
         self._needed_bytes = 0
         self._is_foreign = False
 
-    def take(self, number: int, taker: Taker) -> None:
-        """From now on the messages of this AMQP channel go to `taker`, which must not raise."""
+    def take(self, number: int, taker: Taker, on_closed: OnClosed) -> None:
+        """From now on the messages of this AMQP channel go to `taker`; neither call may raise."""
         self._begun.pop(number, None)
-        self._takers[number] = taker
+        self._takers[number] = taker, on_closed
 
     def feed(self, data: bytes) -> bytes:
         """Read on; returns what is not a message, whole frames only."""
@@ -153,6 +159,8 @@ class Splitter:
         """What aiormq gets in the place of this frame; None for the frame itself."""
         if kind == _METHOD:
             if not payload.startswith((_DELIVER, _GET_OK)):
+                if payload.startswith(_CHANNEL_CLOSE):
+                    self._takers.pop(number)[1]()
                 return None
             self._begun[number] = _Begun(payload)
             return b""
@@ -168,7 +176,7 @@ class Splitter:
         if begun.left_bytes > 0:
             return b""
         del self._begun[number]
-        self._takers[number](begun.whole())
+        self._takers[number][0](begun.whole())
         return b"" if begun.consumer_tag else _frame(number, _GET_EMPTY)
 
 
@@ -199,11 +207,17 @@ class SplitReader(asyncio.StreamReader):
         super().feed_eof()
 
 
-class SplitTransport(TransportFactory):
-    """Opens connections whose messages go to the splitter's takers."""
+class Wire(TransportFactory):
+    """Both directions of one connection: what comes is split, and frames of ours may be written between aiormq's."""
 
-    def __init__(self, splitter: Splitter) -> None:
-        self._splitter = splitter
+    def __init__(self, on_blocked: OnBlocked = lambda _: None) -> None:
+        self.splitter = Splitter(on_blocked)
+        self._transport: asyncio.WriteTransport | None = None
+
+    def write(self, frames: bytes) -> None:
+        """Hand whole frames to the socket at once; nothing happens when the connection is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames)
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As `asyncio.open_connection`, with a reader of ours. Raises `AMQPConnectionError`."""
@@ -213,15 +227,15 @@ class SplitTransport(TransportFactory):
         # The address is checked before, and aiormq adds the port.
         assert url.host
         assert url.port
-        reader = SplitReader(self._splitter, loop)
+        reader = SplitReader(self.splitter, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
-            transport, _ = await loop.create_connection(
+            self._transport, _ = await loop.create_connection(
                 lambda: protocol, host=url.host, port=url.port, ssl=tls, **kwargs
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, asyncio.StreamWriter(self._transport, protocol, reader, loop)
 
 
 def _frame(number: int, payload: bytes) -> bytes:
