@@ -51,7 +51,7 @@ class PublisherThread:
         if _is_ending:
             raise ClientError("the program is ending and publishes no more; nothing was published")
         self._pid = os.getpid()
-        self._crosses_forks = not section.url.get_secret_value().startswith("sqlite:")
+        self._crosses_forks = not section.is_embedded
         self._publisher = Publisher(section)
         self._waiting: deque[_Request] = deque()
         self._publishing: set[asyncio.Task[None]] = set()

@@ -38,3 +38,8 @@ class BusSection(Section):
     """How often each queue's consumer is compared with what the broker says; one that gets nothing is started again."""
     lease_s: float = Field(default=60.0, gt=0)
     """Embedded bus: how long a claimed delivery stays with a reactor that no longer renews it."""
+
+    @property
+    def is_embedded(self) -> bool:
+        """True for the bus in an SQLite file, False for a broker."""
+        return self.url.get_secret_value().startswith("sqlite:")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from penstock.app.handlers import AnyHandler
+from penstock.errors import ConfigurationError
 
 LEAST: Final = 2
 MOST: Final = 256
@@ -30,3 +31,26 @@ def safe_prefetch(run_s: float, *, at_once: int, consumer_timeout_s: float) -> i
     if run_s <= 0:
         return 65535
     return int(max(1.0, min(65535.0, SAFE_PART * consumer_timeout_s / run_s * at_once)))
+
+
+def refuse_endless(
+    handlers: Sequence[AnyHandler], *, kill_after_s: float, consumer_timeout_s: float
+) -> None:
+    """Refuse deadlines that the broker would not wait for: it takes the message away while the handler runs.
+
+    Raises `ConfigurationError` naming every such handler, before anything is opened.
+    """
+    endless = [
+        f"{handler.name} on queue {handler.queue.name!r} (timeout={handler.options.timeout_s:g})"
+        for handler in handlers
+        if handler.options.timeout_s is not None
+        and handler.options.timeout_s + kill_after_s >= consumer_timeout_s
+    ]
+    if endless:
+        msg = (
+            f"the broker takes back what is not settled within bus.consumer_timeout_s={consumer_timeout_s:g} s and hands "
+            f"it out again, and these handlers may run longer, until their timeout and workers.kill_after_s="
+            f"{kill_after_s:g} s: {'; '.join(endless)}; lower their timeout, or raise consumer_timeout on the broker "
+            "and bus.consumer_timeout_s with it"
+        )
+        raise ConfigurationError(msg)

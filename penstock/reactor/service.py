@@ -36,7 +36,7 @@ from penstock.reactor.launch import make_plan
 from penstock.reactor.log import write_worker_line
 from penstock.reactor.pace import Pace
 from penstock.reactor.pool import Pool
-from penstock.reactor.prefetch import share_prefetch
+from penstock.reactor.prefetch import refuse_endless, share_prefetch
 from penstock.reactor.settle import Settlement
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.work import Served
@@ -88,7 +88,8 @@ class Reactor:
     ) -> None:
         """`address` is `module:attribute` of the same application, for the workers to import.
 
-        Raises `ConfigurationError` when no handler is left, or handlers need workers and there are none;
+        Raises `ConfigurationError` when no handler is left, when handlers need workers and there are none, and when a
+        deadline exceeds the broker's consumer timeout;
         `HandlerError` when a pattern in `only` matches nothing or an annotation cannot be read.
         """
         random = random or Random()
@@ -103,6 +104,12 @@ class Reactor:
                 "choose the async ones with --only, or set --processes"
             )
             raise ConfigurationError(msg)
+        if not settings.bus.is_embedded:
+            refuse_endless(
+                handlers,
+                kill_after_s=settings.workers.kill_after_s,
+                consumer_timeout_s=settings.bus.consumer_timeout_s,
+            )
         self._settings = settings
         self._changed = asyncio.Event()
         self._bus = bus

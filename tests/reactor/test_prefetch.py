@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from penstock.reactor.dispatch import Dispatcher
-from penstock.reactor.prefetch import safe_prefetch, share_prefetch
+from penstock.app.application import App
+from penstock.buses.address import open_bus
+from penstock.config import load_settings
+from penstock.errors import ConfigurationError
+from penstock.reactor.prefetch import refuse_endless, safe_prefetch, share_prefetch
+from penstock.reactor.service import Reactor
 from tests.reactor.deliveries import handler, served, work
 
 
@@ -35,3 +42,34 @@ def test_what_waits_beyond_the_new_number_is_taken_from_the_end() -> None:
     assert dispatcher.take_beyond(slow, 3) == []
     assert [one.delivery.tag for one in dispatcher.take_beyond(slow, 0)] == [0, 1, 2]
     assert (len(dispatcher), dispatcher.take(1)) == (0, [])
+
+
+def test_deadlines_beyond_the_brokers_patience_are_refused_all_at_once() -> None:
+    handlers = [
+        handler("quick", timeout=30),
+        handler("none"),
+        handler("long", timeout=56),
+        handler("just", timeout=55),
+        handler("well", timeout=54.9),
+    ]
+
+    with pytest.raises(ConfigurationError) as refused:
+        refuse_endless(handlers, kill_after_s=5, consumer_timeout_s=60)
+
+    words = str(refused.value)
+    assert "'long' (timeout=56)" in words
+    assert "'just' (timeout=55)" in words
+    assert not [name for name in ("quick", "none", "well") if repr(name) in words]
+
+
+@pytest.mark.parametrize(("url", "is_refused"), [("amqp://nowhere", True), ("sqlite:///bus.db", False)])
+def test_the_embedded_bus_waits_for_any_deadline(url: str, is_refused: bool) -> None:
+    app = App()
+
+    @app.handler("long", timeout=3600)
+    def work_for_an_hour(payload: dict[str, object]) -> None: ...
+
+    settings = load_settings({"bus": {"url": url}})
+
+    with pytest.raises(ConfigurationError, match="long") if is_refused else nullcontext():
+        Reactor(app, "shop:app", open_bus(settings.bus), settings)

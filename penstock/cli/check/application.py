@@ -71,7 +71,7 @@ async def _look_at_bus(
     settings: Settings, queues: Sequence[QueueDeclaration]
 ) -> tuple[BusFindings, list[Problem]]:
     try:
-        if settings.bus.url.get_secret_value().startswith("sqlite:"):
+        if settings.bus.is_embedded:
             from penstock.cli.check.embedded import look_at_file
 
             findings = look_at_file(settings.bus, queues)
