@@ -212,8 +212,8 @@ class Supervised:
             return f"the broker at {where} refuses the login of user {self.login!r}; check bus.url"
         if isinstance(error, ConnectionNotAllowed):
             return f"the broker at {where} does not let user {self.login!r} into virtual host {virtual_host!r}; check bus.url"
-        if isinstance(error, ssl.SSLError):
-            return f"TLS with the broker at {where} failed: {error.reason or error}; check the host name and ?cafile="
+        if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
+            return f"TLS with the broker at {where} failed: {self._scrubbed(error)}; check the host name and ?cafile="
         if isinstance(error, TimeoutError):
             return f"the broker at {where} did not answer within {self._section.connect_timeout_s:g} s"
         if isinstance(error, AMQPConnectionError | OSError):
