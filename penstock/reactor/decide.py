@@ -8,7 +8,6 @@
 | Died        | retry after the policy's backoff    | dead letter |
 | Rejected    |                                     | dead letter |
 | Unreadable  |                                     | dead letter |
-| Unstarted   | hand it back                        |             |
 
 A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
 duplication wins.
@@ -34,7 +33,6 @@ from penstock.app.outcomes import (
     Rejected,
     Returned,
     Unreadable,
-    Unstarted,
 )
 from penstock.buses.contract import Delivery
 from penstock.reactor.deadletter import again, dead_letter, inbound_headers
@@ -54,7 +52,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Publish these, wait for their confirms, then ack; `HANDED_BACK` publishes nothing and requeues."""
+    """Publish these, wait for their confirms, then ack."""
 
     verdict: Verdict
     publish: tuple[Outgoing, ...] = ()
@@ -65,7 +63,6 @@ class Decision:
 
 
 ACK: Final = Decision(Verdict.ACKED)
-HAND_BACK: Final = Decision(Verdict.HANDED_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +83,6 @@ class Judge:
                 return ACK
             case Returned(published=published):
                 return Decision(Verdict.ACKED, published)
-            case Unstarted():
-                return HAND_BACK
             case Rejected(reason=reason):
                 return case.dead(history, f"rejected by the handler: {reason}", None)
             case Unreadable(reason=reason, failure=failure):

@@ -77,9 +77,7 @@ class Settlement:
                 self._ack(work, now_s, Verdict.ACKED)
                 continue
             decision = self._judge.decide(outcome, work.delivery, work.served.handler, now_s=time.time())
-            if decision.verdict is Verdict.HANDED_BACK:
-                self.hand_back(work)
-            elif decision.publish:
+            if decision.publish:
                 rest.append((work, decision))
             else:
                 self._ack(work, now_s, decision.verdict)

@@ -19,10 +19,9 @@ from penstock.app.outcomes import (
     Rejected,
     Returned,
     Unreadable,
-    Unstarted,
 )
 from penstock.reactor import deadletter
-from penstock.reactor.decide import ACK, HAND_BACK, Decision, Judge, Verdict
+from penstock.reactor.decide import ACK, Decision, Judge, Verdict
 from tests.reactor.deliveries import delivery, handler
 
 NOW_S = 1_700_000_000.0
@@ -47,10 +46,6 @@ def test_what_a_handler_published_is_published_before_the_ack() -> None:
 
     assert decision.verdict is Verdict.ACKED
     assert decision.publish == (message,)
-
-
-def test_an_unstarted_delivery_is_handed_back_and_costs_nothing() -> None:
-    assert decide(Unstarted()) is HAND_BACK
 
 
 def test_a_failure_is_retried_on_its_own_queue_with_its_history() -> None:
