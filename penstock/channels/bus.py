@@ -22,7 +22,6 @@ from penstock.app.payloads import make_outgoing
 from penstock.channels import wire
 from penstock.channels.service import Caller, Service
 from penstock.channels.stub import Channel
-from penstock.config.limits import LimitsSection
 from penstock.errors import ChannelError, PayloadError, PublishError
 
 Publish: TypeAlias = Callable[[Sequence[Outgoing], float], Awaitable[list[PublishError | None]]]
@@ -49,8 +48,6 @@ class BusService:
 
     `publish` takes messages and a time limit in seconds, and gives an error or None for each.
     """
-
-    name: Final = SERVICE
 
     def __init__(self, publish: Publish, timeout_s: float) -> None:
         self._publish = publish
@@ -149,10 +146,10 @@ class BusStub:
 class LocalBus:
     """Implements `AsyncBusChannel` for one delivery on the loop; options as `BusStub` has them."""
 
-    def __init__(self, service: Service, caller: Caller, *, limit_bytes: int | None = None) -> None:
+    def __init__(self, service: Service, caller: Caller, *, limit_bytes: int) -> None:
         self._service = service
         self._caller = caller
-        self._kept = Kept(limit_bytes=LimitsSection().frame_bytes if limit_bytes is None else limit_bytes)
+        self._kept = Kept(limit_bytes=limit_bytes)
 
     def begin(self, parent_id: str | None, handler: str) -> None:
         """As `BusStub.begin`."""

@@ -36,7 +36,6 @@ class Batch(Struct, frozen=True, array_like=True):
 class Report(Struct, frozen=True, array_like=True):
     """The batch is over: marks as in the recorder, and the run time of each delivery that ran."""
 
-    number: int
     marks: bytes
     run_ns: list[int]
 

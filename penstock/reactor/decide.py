@@ -57,7 +57,6 @@ class Decision:
     verdict: Verdict
     publish: tuple[Outgoing, ...] = ()
     reason: str = ""
-    failure: Failure | None = None
     attempts: int = 0
     """Failed runs so far, this one included."""
 
@@ -95,7 +94,7 @@ class Judge:
                 )
             case Raised(failure=failure):
                 return case.retry(
-                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}", failure
+                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}"
                 )
             case Died(how=how, phase=phase):
                 return self._after_death(case, f"the worker died while it ran ({how}; phase: {phase})")
@@ -111,7 +110,7 @@ class Judge:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
             return case.dead(history, f"{reason} (after {tries})", failure)
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
-        return case.retry(history, wait_s, reason, failure)
+        return case.retry(history, wait_s, reason)
 
     def _after_death(self, case: _Case, reason: str) -> Decision:
         history = _failed(case.delivery.history, case.now_s)
@@ -119,7 +118,7 @@ class Judge:
         if history.crashes >= self.crash_attempts:
             return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
-        return case.retry(history, wait_s, reason, None)
+        return case.retry(history, wait_s, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +140,13 @@ class _Case:
             first_failed_at_s=history.first_failed_at_s,
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, failure, attempts)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts)
 
-    def retry(self, history: History, delay_s: float, reason: str, failure: Failure | None) -> Decision:
+    def retry(self, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)
         message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
         message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
-        return Decision(Verdict.RETRIED, (message,), reason, failure, history.attempts)
+        return Decision(Verdict.RETRIED, (message,), reason, history.attempts)
 
 
 def _failed(history: History, now_s: float) -> History:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock.app.handlers import AnyHandler
 from penstock.buses.contract import Delivery
@@ -55,13 +55,6 @@ class Work:
     is_settled: bool = False
     alone: bool = False
     """It travels in a batch of its own, because it may have killed a worker before."""
-    taken_over: int = field(default=0)
-    """How often a redelivery has joined it."""
-
-    @property
-    def name(self) -> str:
-        """The message in words."""
-        return f"message {self.delivery.message_id or '(no id)'} of queue {self.delivery.queue!r}"
 
 
 def job_of(work: Work) -> Job:

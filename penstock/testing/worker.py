@@ -208,7 +208,7 @@ class Worker:
         return await ended
 
     async def _start(self) -> socket.socket:
-        self._db = DatabaseService(self._database)
+        self._db = DatabaseService(self._database, frame_bytes=self._limits.frame_bytes)
         await self._db.start()
         self._services: Mapping[str, Service] = {"bus": BusService(self._publish_now, 1.0), "db": self._db}
         ours, theirs = socket.socketpair()

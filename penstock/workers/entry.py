@@ -118,7 +118,7 @@ class Worker:
             run_ns.append(time.perf_counter_ns() - began_ns)
         self.executor.rest()
         recorder.rest()
-        return Report(number, recorder.marks(len(batch.jobs)), run_ns)
+        return Report(recorder.marks(len(batch.jobs)), run_ns)
 
     def close(self) -> None:
         """Run the stop hooks and close the connection, so that the server sees an orderly goodbye."""
