@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from penstock.app.context import BusChannel, Context, DatabaseChannel, MessageInfo, WorkerDatabase
+from penstock.app.context import BusChannel, Context, DatabaseChannel, WorkerDatabase
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.handlers import AnyHandler
@@ -29,7 +29,7 @@ from penstock.app.outcomes import (
     Returned,
     Unreadable,
 )
-from penstock.channels.jobs import Job
+from penstock.channels.jobs import Job, message_info
 from penstock.channels.recorder import Phase
 from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
 from penstock.workers.deadline import SoftDeadline
@@ -198,19 +198,3 @@ class Executor:
             or self._database.is_busy(error)
         )
         return outcome_of(error, charged=not faultless)
-
-
-def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
-    """What `ctx.message` says of a job."""
-    return MessageInfo(
-        id=job.message_id,
-        queue=handler.queue.name,
-        handler=handler.name,
-        attempt=job.attempt,
-        redelivered=job.redelivered,
-        headers=job.headers,
-        correlation_id=job.correlation_id,
-        reply_to=job.reply_to,
-        type=job.type,
-        timestamp_s=job.timestamp_s,
-    )
