@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from penstock.app import header_names
 from penstock.app.messages import MAX_DELAY_S, HeaderValue, Outgoing
 from penstock.errors import PayloadError
 
@@ -24,7 +25,6 @@ MAX_HEADERS_BYTES = 64 * 1024
 #: AMQP's and msgpack's widest integer.
 MAX_HEADER_INT = 2**63 - 1
 MAX_PRIORITY = 255
-RESERVED_HEADER_PREFIXES = ("x-penstock-", "x-death", "x-delivery-count")
 
 #: What Python's JSON writers put where a number is none; no reader of JSON has to take it.
 _NOT_NUMBERS: Final = (b"NaN", b"Infinity")
@@ -133,7 +133,7 @@ def _own_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, HeaderV
         return {}
     total = 0
     for name, value in headers.items():
-        if name.lower().startswith(RESERVED_HEADER_PREFIXES):
+        if name.lower().startswith(header_names.RESERVED):
             msg = f"header {name!r} is Penstock's or the broker's own; choose another name; nothing was published"
             raise PayloadError(msg)
         size = _size_bytes("header name", name)

@@ -19,13 +19,13 @@ from typing import Final
 
 import structlog
 
+from penstock.app import header_names
 from penstock.app.backoff import Backoff
 from penstock.app.messages import Outgoing
 from penstock.app.outcomes import DONE, Outcome
 from penstock.app.payloads import MAX_SHORT_BYTES
 from penstock.buses.contract import Bus, Delivery
 from penstock.errors import NotCarried, PublishError, Unroutable
-from penstock.reactor.deadletter import EXCHANGE, HANDLER, QUEUE, REASON
 from penstock.reactor.decide import Decision, Judge, Verdict
 from penstock.reactor.join import Joiner
 from penstock.reactor.side_tasks import SideTasks
@@ -191,9 +191,9 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
 
 def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bool) -> Outgoing:
     headers = message.headers if is_whole else {}
-    own = {**headers, REASON: reason, QUEUE: message.routing_key, HANDLER: work.served.handler.name}
+    own = {**headers, header_names.REASON: reason, header_names.QUEUE: message.routing_key, header_names.HANDLER: work.served.handler.name}
     if message.exchange:
-        own[EXCHANGE] = message.exchange
+        own[header_names.EXCHANGE] = message.exchange
     return Outgoing(
         routing_key=work.served.handler.queue.dead_name,
         body=message.body,
