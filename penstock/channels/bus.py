@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, Unpack
 from uuid import UUID, uuid5
 
 import msgspec
 from msgspec import Raw, Struct
 
 from penstock.app.messages import Outgoing
+from penstock.app.options import Options
 from penstock.app.payloads import make_outgoing
 from penstock.channels import wire
 from penstock.channels.service import Caller, Service
@@ -91,7 +92,7 @@ class Kept:
         messages, self._messages, self._bytes = tuple(self._messages), [], 0
         return messages
 
-    def make(self, queue_or_payload: Any, payload: Any, options: dict[str, Any]) -> Outgoing:
+    def make(self, queue_or_payload: Any, payload: Any, options: Options) -> Outgoing:
         """The message, with an id that another run of the same handler for the same message gives it too."""
         position = next(self._positions)
         if options.get("id") is None and self._parent_id is not None:
@@ -112,7 +113,7 @@ class Kept:
 
 
 class BusStub:
-    """Implements `BusChannel` in a worker process; the options are those of `penstock.app.payloads.make_outgoing`."""
+    """Implements `BusChannel` in a worker process; the options are those of `penstock.app.options`."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -126,25 +127,32 @@ class BusStub:
         """What the handler published, in order; nothing is kept after it."""
         return self._kept.take()
 
-    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Unpack[Options]) -> str:
         """Keep a message that leaves after the handler's commit; returns its id. Raises `PayloadError`."""
         message = self._kept.make(queue_or_payload, payload, options)
         self._kept.keep(message)
         return message.message_id
 
-    def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> str:
         """Send it now and wait for the publisher confirm; returns its id.
 
         Raises `Unroutable`, `PublishTimeout` after `timeout` seconds, another `PublishError`, `ChannelClosed`.
         """
-        timeout_s = _checked(options.pop("timeout", None))
+        timeout_s = _checked(timeout)
         message = self._kept.make(queue_or_payload, payload, options)
         self._channel.call(SERVICE, "publish_now", PublishNow(message, timeout_s))
         return message.message_id
 
 
 class LocalBus:
-    """Implements `AsyncBusChannel` for one delivery on the loop; options as `BusStub` has them."""
+    """Implements `AsyncBusChannel` for one delivery on the loop."""
 
     def __init__(self, service: Service, caller: Caller, *, limit_bytes: int) -> None:
         self._service = service
@@ -159,15 +167,22 @@ class LocalBus:
         """As `BusStub.take`."""
         return self._kept.take()
 
-    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Unpack[Options]) -> str:
         """As `BusStub.publish`; it only keeps the message, so it is not awaited."""
         message = self._kept.make(queue_or_payload, payload, options)
         self._kept.keep(message)
         return message.message_id
 
-    async def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    async def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it says what has become of the message
+        **options: Unpack[Options],
+    ) -> str:
         """As `BusStub.publish_now`, awaited."""
-        timeout_s = _checked(options.pop("timeout", None))
+        timeout_s = _checked(timeout)
         message = self._kept.make(queue_or_payload, payload, options)
         asked = PublishNow(message, timeout_s)
         await self._service.call("publish_now", Raw(wire.encode(asked)), self._caller)
