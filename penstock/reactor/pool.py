@@ -29,7 +29,8 @@ from penstock.reactor.deadlines import watch_deadlines
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.launch import start_fork_server
 from penstock.reactor.side_tasks import SideTasks
-from penstock.reactor.slots import Slot, SlotDied, SlotFault, SlotState
+from penstock.reactor.slot_state import SlotDied, SlotFault, SlotState
+from penstock.reactor.slots import Slot
 from penstock.reactor.work import Work
 
 #: A batch that runs longer gives its unstarted deliveries back when another slot is idle.
