@@ -27,6 +27,7 @@ from penstock.channels.jobs import message_info
 from penstock.channels.service import Caller, Service
 from penstock.config.limits import LimitsSection
 from penstock.errors import DatabaseBusy, DeadlineExceeded, PayloadError
+from penstock.reactor.settle import Settle
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.work import Served, Work, job_of
 
@@ -34,8 +35,6 @@ from penstock.reactor.work import Served, Work, job_of
 CANCEL_WAIT_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.coroutines")
-
-Settle = Callable[[Sequence[tuple[Work, Outcome]]], None]
 
 
 class Coroutines:

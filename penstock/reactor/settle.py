@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -35,6 +35,9 @@ from penstock.reactor.work import Work
 PUBLISH_AGAIN: Final = Backoff(attempts=1, first_s=0.2, cap_s=3.0)
 
 _log = structlog.get_logger("penstock.settle")
+
+#: How those who run handlers hand over what ended.
+Settle: TypeAlias = Callable[[Sequence[tuple[Work, Outcome]]], None]
 
 
 class Settlement:
