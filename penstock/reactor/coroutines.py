@@ -86,9 +86,7 @@ class Coroutines:
             _log.error(
                 "an async handler goes on although it was cancelled: its message is handed back and may run twice; "
                 "let CancelledError pass in it",
-                handler=work.served.handler.name,
-                queue=work.delivery.queue,
-                message_id=work.delivery.message_id,
+                **work.fields,
             )
         return [work for work in left.values() if not work.is_settled]
 
@@ -139,13 +137,7 @@ class Coroutines:
     def _context(self, work: Work, bus: LocalBus, caller: Caller) -> AsyncContext:
         handler = work.served.handler
         message = message_info(handler, job_of(work))
-        log = structlog.get_logger(handler.name).bind(
-            message_id=message.id,
-            queue=message.queue,
-            handler=handler.name,
-            slot="loop",
-            attempt=message.attempt,
-        )
+        log = structlog.get_logger(handler.name).bind(**work.fields, slot="loop", attempt=message.attempt)
         return AsyncContext(
             message, bus=bus, db=LocalDatabase(self._services["db"], caller), state=self._state, log=log
         )

@@ -130,9 +130,7 @@ class Settlement:
             for work, _ in pending:
                 _log.warning(
                     "the bus did not take what a message published before the stop: it is handed back and runs again",
-                    message_id=work.delivery.message_id,
-                    queue=work.delivery.queue,
-                    handler=work.served.handler.name,
+                    **work.fields,
                 )
                 self.hand_back(work)
 
@@ -165,29 +163,21 @@ class Settlement:
 def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:
     """What to publish instead: a dead letter of its own for what no try would change, anything else again."""
     dead = work.served.handler.queue.dead_name
-    fields = {
-        "published_id": message.message_id,
-        "to": message.destination,
-        "message_id": work.delivery.message_id,
-        "queue": work.delivery.queue,
-        "handler": work.served.handler.name,
-    }
+    log = _log.bind(published_id=message.message_id, to=message.destination, **work.fields)
     is_dead_letter = not message.exchange and message.routing_key == dead
     if isinstance(error, NotCarried):
-        _log.error(
+        log.error(
             "a message cannot be written as it is: it is now a dead letter, without its headers",
             error=str(error),
-            **fields,
         )
         return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
     if isinstance(error, Unroutable) and not is_dead_letter:
-        _log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead, **fields)
+        log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead)
         reason = f"unroutable: published to {message.destination}, where no queue is bound"
         return [_own_dead_letter(work, message, reason, is_whole=True)]
-    _log.warning(
+    log.warning(
         "the bus did not confirm a message: it is published again with the same id",
         error=str(error),
-        **fields,
     )
     return [message]
 
@@ -210,14 +200,8 @@ def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bo
 def _tell(work: Work, decision: Decision) -> None:
     if decision.verdict is Verdict.ACKED:
         return
-    fields = {
-        "message_id": work.delivery.message_id,
-        "queue": work.delivery.queue,
-        "handler": work.served.handler.name,
-        "attempt": max(1, decision.attempts),
-        "reason": decision.reason,
-    }
+    log = _log.bind(**work.fields, attempt=max(1, decision.attempts), reason=decision.reason)
     if decision.verdict is Verdict.DEAD:
-        _log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name, **fields)
+        log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name)
     else:
-        _log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3), **fields)
+        log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from penstock.app.handlers import AnyHandler
 from penstock.buses.contract import Delivery
@@ -55,6 +56,18 @@ class Work:
     is_settled: bool = False
     alone: bool = False
     """It travels in a batch of its own, because it may have killed a worker before."""
+    _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def fields(self) -> Mapping[str, str | None]:
+        """What every log line says of it; made once, at the first line. A redelivery that joins says the same."""
+        if self._fields is None:
+            self._fields = {
+                "message_id": self.delivery.message_id,
+                "queue": self.delivery.queue,
+                "handler": self.served.handler.name,
+            }
+        return self._fields
 
 
 def job_of(work: Work) -> Job:

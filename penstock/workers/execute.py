@@ -12,7 +12,7 @@ Everything is caught here, SystemExit and KeyboardInterrupt too: one bad message
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -97,8 +97,8 @@ class Executor:
 
     def __init__(
         self,
-        handlers: Sequence[AnyHandler],
         *,
+        slot: str,
         body_bytes: int,
         database: MessageDatabase,
         bus: MessageBus,
@@ -107,8 +107,10 @@ class Executor:
         deadline: SoftDeadline,
         recorder: PhaseNotes,
     ) -> None:
-        self._handlers = handlers
-        self._decoders = [Decoder(handler, body_bytes=body_bytes) for handler in handlers]
+        self._slot = slot
+        self._body_bytes = body_bytes
+        self._handlers: Sequence[AnyHandler] = ()
+        self._decoders: Sequence[Decoder] = ()
         self._database = database
         self._bus = bus
         self._db = db
@@ -116,6 +118,13 @@ class Executor:
         self._deadline = deadline
         self._recorder = recorder
         self._job: Job | None = None
+        # With the job that they are of: a thread that the handler left behind may log while the next one begins.
+        self._fields: tuple[Job | None, Mapping[str, Any]] = (None, {"slot": slot})
+
+    def serve(self, handlers: Sequence[AnyHandler]) -> None:
+        """These handlers, to which jobs refer by their place; raises `HandlerError` for one that cannot be served."""
+        self._decoders = [Decoder(handler, body_bytes=self._body_bytes) for handler in handlers]
+        self._handlers = handlers
 
     def run(self, job: Job) -> Outcome:
         """Decode, handle, commit; returns how it ended and never raises."""
@@ -146,22 +155,29 @@ class Executor:
             self._db.reset()
         return Returned(published) if published else DONE
 
-    def fields(self) -> dict[str, Any]:
-        """The running delivery's fields for a log line, bound once."""
+    def fields(self) -> Mapping[str, Any]:
+        """What every log line says of the slot and of the running delivery; made once a delivery, at its first line."""
         job = self._job
+        fields = self._fields
+        if fields[0] is not job:
+            fields = self._fields = (job, self._bound(job))
+        return fields[1]
+
+    def rest(self) -> None:
+        """No delivery is running."""
+        self._job = None
+
+    def _bound(self, job: Job | None) -> Mapping[str, Any]:
         if job is None:
-            return {}
+            return {"slot": self._slot}
         handler = self._handlers[job.handler]
         return {
+            "slot": self._slot,
             "message_id": job.message_id,
             "queue": handler.queue.name,
             "handler": handler.name,
             "attempt": job.attempt,
         }
-
-    def rest(self) -> None:
-        """No delivery is running."""
-        self._job = None
 
     def _handle(self, handler: AnyHandler, payload: Any, job: Job) -> None:
         timeout_s = handler.options.timeout_s
