@@ -16,17 +16,6 @@ from penstock.workers.connection import OwnConnection
 from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody_else_on, worker_on
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def worker(path: Path) -> Iterator[Worker]:
-    with worker_on(path, busy_timeout_s=5) as worker:
-        yield worker
-
-
 class OrderRefusedError(Exception):
     pass
 

@@ -24,11 +24,6 @@ from tests.workers.own_connection import ITEMS, Base, EnoughSeenError, Worker, n
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
 def worker(path: Path) -> Iterator[Worker]:
     with worker_on(path, busy_timeout_s=5, connect_backoff_cap_s=0.01) as worker:
         yield worker

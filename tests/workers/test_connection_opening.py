@@ -16,14 +16,6 @@ CANARY = "S3CR3T-canary"
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and refuses connections."""
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@pytest.fixture
 def mute_port() -> Iterator[int]:
     """A server that lets people in and says nothing."""
     with closing(socket.socket()) as server:
