@@ -16,7 +16,6 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.broker import broker_url
 from penstock import App, AsyncClient
 from penstock.buses.address import open_bus
 from penstock.config import load_settings
 from penstock.reactor.service import Reactor, Stop
-from tests.broker import PrivateBroker
 
 QUEUES = int(os.environ.get("BENCH_QUEUES", "200"))
 app = App()
@@ -97,15 +96,6 @@ async def measure(url: str, rate: float, minutes: float) -> bool:
     return share < 0.05 and growth < 0.02
 
 
-@contextlib.contextmanager
-def _broker_url(url: str | None) -> Iterator[str]:
-    if url:
-        yield url
-        return
-    with PrivateBroker() as broker:
-        yield broker.url
-
-
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser()
@@ -117,7 +107,7 @@ def main() -> int:
     if options.publish:
         uvloop.run(_publish(options.url, options.rate, options.publish))
         return 0
-    with _broker_url(options.url) as url:
+    with broker_url(options.url) as url:
         return 0 if uvloop.run(measure(url, options.rate, options.minutes)) else 1
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,11 +24,11 @@ from rich.table import Table
 from sqlalchemy import create_engine, text
 
 from benchmarks import handlers
+from benchmarks.broker import broker_url
 from penstock import AsyncClient
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.address import open_bus
 from penstock.config import load_settings
-from tests.broker import PrivateBroker
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def main() -> int:
     options = parser.parse_args()
     console = Console()
     kept = True
-    with _broker_url(options.url) as url:
+    with broker_url(options.url) as url:
         for race in RACES:
             count = int(options.messages * race.share)
             rates: dict[str, list[float]] = {name: [] for name in race.contestants}
@@ -132,15 +130,6 @@ async def _fill(url: str, queue: str, count: int) -> None:
     async with AsyncClient(url) as client:
         async for _ in client.publish_many((queue, body) for body in bodies):
             pass
-
-
-@contextlib.contextmanager
-def _broker_url(url: str | None) -> Iterator[str]:
-    if url:
-        yield url
-        return
-    with PrivateBroker() as broker:
-        yield broker.url
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from weakref import WeakSet, finalize
 from pydantic import SecretStr, ValidationError
 
 from penstock.app.messages import Outgoing
+from penstock.app.options import Options
 from penstock.app.parcels import (
     Item,
-    Options,
     Packer,
     Parcel,
     Published,

@@ -3,13 +3,16 @@
 `amqp_url`     an empty virtual host on a broker that all tests share
 `queue_prefix` a name that no other test has; with PENSTOCK_TEST_AMQP_URL the virtual host is not empty
 `own_broker`   a broker for this test alone, to be killed, stopped, frozen and reconfigured
+`closed_port`  a port of this machine that refuses connections
 """
 
 import os
 import re
 import secrets
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import structlog
@@ -107,3 +110,11 @@ def _new_broker() -> Broker:
     except NoBrokerError as missing:
         # A run without a broker proves nothing: it ends here, and fails.
         pytest.exit(str(missing), returncode=1)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that is taken, so that nobody else gets it, and refuses connections."""
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

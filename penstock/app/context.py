@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack
 
 from penstock.app.messages import HeaderValue
+from penstock.app.options import Options
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,24 +41,11 @@ class MessageInfo:
 class BusChannel(Protocol):
     """`ctx.bus`: publish through the loop's own connection."""
 
-    def publish(
-        self,
-        queue_or_payload: Any,
-        payload: Any = ...,
-        *,
-        exchange: str | None = None,
-        routing_key: str | None = None,
-        id: str | None = None,  # noqa: A002
-        headers: Mapping[str, HeaderValue] | None = None,
-        delay: float | None = None,
-        priority: int | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-    ) -> str:
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Unpack[Options]) -> str:
         """Keep a message that leaves after this handler's commit, and not at all when it fails; returns its id.
 
         `publish(queue, payload)` goes to a queue, `publish(payload, exchange=…, routing_key=…)` to an exchange;
-        `delay` in seconds. Raises `PayloadError` at once when the payload cannot be written as JSON.
+        the other words are those of `Options`. Raises `PayloadError` at once when the payload cannot be written as JSON.
         """
         ...
 
@@ -66,15 +54,8 @@ class BusChannel(Protocol):
         queue_or_payload: Any,
         payload: Any = ...,
         *,
-        exchange: str | None = None,
-        routing_key: str | None = None,
-        id: str | None = None,  # noqa: A002
-        headers: Mapping[str, HeaderValue] | None = None,
-        delay: float | None = None,
-        priority: int | None = None,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[Options],
     ) -> str:
         """Send it now and wait for the publisher confirm; it stays sent when the handler fails.
 
@@ -110,11 +91,18 @@ class DatabaseChannel(Transaction, Protocol):
 class AsyncBusChannel(Protocol):
     """`ctx.bus` in an async handler; `publish` only keeps the message, so it is not awaited."""
 
-    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Unpack[Options]) -> str:
         """As `BusChannel.publish`."""
         ...
 
-    async def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    async def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it says what has become of the message
+        **options: Unpack[Options],
+    ) -> str:
         """As `BusChannel.publish_now`."""
         ...
 

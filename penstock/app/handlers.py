@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
 from importlib import import_module
@@ -135,7 +135,6 @@ def refuse_send() -> None:
 
 
 AnyHandler: TypeAlias = Handler[..., Any]
-Function: TypeAlias = Callable[..., Any] | Callable[..., Awaitable[Any]]
 
 
 def _check_signature(handler: AnyHandler) -> None:

@@ -62,11 +62,7 @@ class Died(Struct, frozen=True, array_like=True, tag=True):
     phase: str
 
 
-class Unstarted(Struct, frozen=True, array_like=True, tag=True):
-    """The delivery was handed to a slot that never began it; it costs nothing."""
-
-
-Outcome: TypeAlias = Returned | Raised | AskedRetry | Rejected | Unreadable | Died | Unstarted
+Outcome: TypeAlias = Returned | Raised | AskedRetry | Rejected | Unreadable | Died
 
 DONE = Returned()
 

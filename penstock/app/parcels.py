@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypedDict
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 from msgspec.structs import replace
 
-from penstock.app.messages import HeaderValue, Outgoing
+from penstock.app.messages import Outgoing
 from penstock.app.payloads import make_outgoing
 from penstock.errors import PayloadError, PublishError
 
@@ -18,24 +18,6 @@ from penstock.errors import PayloadError, PublishError
 PARCELS_IN_WINDOW: Final = 4
 #: A parcel is closed at so many bytes of bodies, so that a window of large messages does not fill the memory.
 PARCEL_BYTES: Final = 4 * 1024 * 1024
-
-
-class Options(TypedDict, total=False):
-    """What `publish` takes beside the queue and the payload."""
-
-    exchange: str | None
-    """Publish to this exchange, not to a queue."""
-    routing_key: str | None
-    id: str | None
-    """Makes a repeat recognisable; without it each message gets an id of its own."""
-    headers: Mapping[str, HeaderValue] | None
-    delay: float | None
-    """Seconds, at the least, until the message reaches its queue."""
-    priority: int | None
-    """0 to 255, for queues declared with `max_priority`."""
-    correlation_id: str | None
-    reply_to: str | None
-
 
 #: `(queue, payload)`, `(queue, payload, {"id": …})` with `Options`, or a message that is made already.
 Item: TypeAlias = Outgoing | tuple[str, Any] | tuple[str, Any, Mapping[str, Any]]

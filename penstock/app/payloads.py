@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Unpack
 from uuid import uuid4
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from penstock.app import header_names
 from penstock.app.messages import MAX_DELAY_S, HeaderValue, Outgoing
+from penstock.app.options import Options
 from penstock.errors import PayloadError
 
 JSON: Final = "application/json"
@@ -24,7 +26,6 @@ MAX_HEADERS_BYTES = 64 * 1024
 #: AMQP's and msgpack's widest integer.
 MAX_HEADER_INT = 2**63 - 1
 MAX_PRIORITY = 255
-RESERVED_HEADER_PREFIXES = ("x-penstock-", "x-death", "x-delivery-count")
 
 #: What Python's JSON writers put where a number is none; no reader of JSON has to take it.
 _NOT_NUMBERS: Final = (b"NaN", b"Infinity")
@@ -61,43 +62,29 @@ def _refuse_constant(name: str) -> NoReturn:
 def make_outgoing(
     queue_or_payload: Any,
     payload: Any = _ABSENT,
-    *,
-    exchange: str | None = None,
-    routing_key: str | None = None,
-    id: str | None = None,  # noqa: A002
-    headers: Mapping[str, HeaderValue] | None = None,
-    delay: float | None = None,
-    priority: int | None = None,
-    correlation_id: str | None = None,
-    reply_to: str | None = None,
-    type: str | None = None,  # noqa: A002
+    **options: Unpack[Options],
 ) -> Outgoing:
     """The message that `publish(queue, payload)` or `publish(payload, exchange=…, routing_key=…)` means.
 
-    A message without `id` gets a random one. Raises `PayloadError` for what no bus could carry.
+    A message without `id` gets a random one. Raises `PayloadError` for what no bus could carry, `TypeError` for a
+    word that is none of the options.
     """
-    if payload is _ABSENT:
-        if exchange is None:
-            msg = "publish(payload) needs exchange=…; to a queue it is publish(queue, payload)"
-            raise PayloadError(msg)
-        target, key, content = exchange, routing_key or "", queue_or_payload
-    else:
-        if exchange is not None or routing_key is not None:
-            msg = "publish(queue, payload) goes to a queue; leave exchange and routing_key out, or leave the queue out"
-            raise PayloadError(msg)
-        if not isinstance(queue_or_payload, str) or not queue_or_payload:
-            msg = f"publish({queue_or_payload!r}, …): the first argument is the queue's name"
-            raise PayloadError(msg)
-        target, key, content = "", queue_or_payload, payload
+    if not options.keys() <= Options.__optional_keys__:
+        unknown = ", ".join(sorted(options.keys() - Options.__optional_keys__))
+        msg = f"publish(…) knows no {unknown}; it takes {', '.join(sorted(Options.__optional_keys__))}"
+        raise TypeError(msg)
+    target, key, content = _addressed(queue_or_payload, payload, options)
     body, content_type = encode_payload(content)
-    message_id = uuid4().hex if id is None else id
+    given_id, priority, delay = options.get("id"), options.get("priority"), options.get("delay")
+    message_id = uuid4().hex if given_id is None else given_id
+    correlation_id, reply_to = options.get("correlation_id"), options.get("reply_to")
     words = (
         ("id", message_id),
         ("routing key", key),
         ("exchange", target),
         ("correlation_id", correlation_id),
         ("reply_to", reply_to),
-        ("type", type),
+        ("type", options.get("type")),
     )
     for what, text in words:
         size = _size_bytes(what, text)
@@ -119,13 +106,30 @@ def make_outgoing(
         exchange=target,
         message_id=message_id,
         content_type=content_type,
-        headers=_own_headers(headers),
+        headers=_own_headers(options.get("headers")),
         correlation_id=correlation_id,
         reply_to=reply_to,
-        type=type,
+        type=options.get("type"),
         priority=priority,
         delay_s=delay or 0.0,
     )
+
+
+def _addressed(queue_or_payload: Any, payload: Any, options: Options) -> tuple[str, str, Any]:
+    """Exchange, routing key and content of the two ways to call it."""
+    exchange, routing_key = options.get("exchange"), options.get("routing_key")
+    if payload is _ABSENT:
+        if exchange is None:
+            msg = "publish(payload) needs exchange=…; to a queue it is publish(queue, payload)"
+            raise PayloadError(msg)
+        return exchange, routing_key or "", queue_or_payload
+    if exchange is not None or routing_key is not None:
+        msg = "publish(queue, payload) goes to a queue; leave exchange and routing_key out, or leave the queue out"
+        raise PayloadError(msg)
+    if not isinstance(queue_or_payload, str) or not queue_or_payload:
+        msg = f"publish({queue_or_payload!r}, …): the first argument is the queue's name"
+        raise PayloadError(msg)
+    return "", queue_or_payload, payload
 
 
 def _own_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, HeaderValue]:
@@ -133,7 +137,7 @@ def _own_headers(headers: Mapping[str, HeaderValue] | None) -> dict[str, HeaderV
         return {}
     total = 0
     for name, value in headers.items():
-        if name.lower().startswith(RESERVED_HEADER_PREFIXES):
+        if name.lower().startswith(header_names.RESERVED):
             msg = f"header {name!r} is Penstock's or the broker's own; choose another name; nothing was published"
             raise PayloadError(msg)
         size = _size_bytes("header name", name)

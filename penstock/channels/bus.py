@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, Unpack
 from uuid import UUID, uuid5
 
 import msgspec
 from msgspec import Raw, Struct
 
 from penstock.app.messages import Outgoing
+from penstock.app.options import Options
 from penstock.app.payloads import make_outgoing
 from penstock.channels import wire
 from penstock.channels.service import Caller, Service
 from penstock.channels.stub import Channel
-from penstock.config.limits import LimitsSection
 from penstock.errors import ChannelError, PayloadError, PublishError
 
 Publish: TypeAlias = Callable[[Sequence[Outgoing], float], Awaitable[list[PublishError | None]]]
@@ -49,8 +49,6 @@ class BusService:
 
     `publish` takes messages and a time limit in seconds, and gives an error or None for each.
     """
-
-    name: Final = SERVICE
 
     def __init__(self, publish: Publish, timeout_s: float) -> None:
         self._publish = publish
@@ -94,7 +92,7 @@ class Kept:
         messages, self._messages, self._bytes = tuple(self._messages), [], 0
         return messages
 
-    def make(self, queue_or_payload: Any, payload: Any, options: dict[str, Any]) -> Outgoing:
+    def make(self, queue_or_payload: Any, payload: Any, options: Options) -> Outgoing:
         """The message, with an id that another run of the same handler for the same message gives it too."""
         position = next(self._positions)
         if options.get("id") is None and self._parent_id is not None:
@@ -114,12 +112,11 @@ class Kept:
         self._messages.append(message)
 
 
-class BusStub:
-    """Implements `BusChannel` in a worker process; the options are those of `penstock.app.payloads.make_outgoing`."""
+class KeepingBus:
+    """What `ctx.bus` is on both sides of the process border; how `publish_now` travels is each side's own."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._kept = Kept(limit_bytes=channel.limit_bytes)
+    def __init__(self, *, limit_bytes: int) -> None:
+        self._kept = Kept(limit_bytes=limit_bytes)
 
     def begin(self, parent_id: str | None, handler: str) -> None:
         """A message with this id begins in this handler: what an earlier one left is forgotten."""
@@ -129,61 +126,67 @@ class BusStub:
         """What the handler published, in order; nothing is kept after it."""
         return self._kept.take()
 
-    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Unpack[Options]) -> str:
         """Keep a message that leaves after the handler's commit; returns its id. Raises `PayloadError`."""
         message = self._kept.make(queue_or_payload, payload, options)
         self._kept.keep(message)
         return message.message_id
 
-    def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    def _to_send(
+        self, queue_or_payload: Any, payload: Any, timeout: float | None, options: Options
+    ) -> PublishNow:
+        if timeout is not None and not timeout > 0:
+            msg = f"timeout={timeout!r}: a positive number of seconds, or None; nothing was published"
+            raise PayloadError(msg)
+        return PublishNow(self._kept.make(queue_or_payload, payload, options), timeout)
+
+
+class BusStub(KeepingBus):
+    """Implements `BusChannel` in a worker process."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(limit_bytes=channel.limit_bytes)
+        self._channel = channel
+
+    def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[Options],
+    ) -> str:
         """Send it now and wait for the publisher confirm; returns its id.
 
         Raises `Unroutable`, `PublishTimeout` after `timeout` seconds, another `PublishError`, `ChannelClosed`.
         """
-        timeout_s = _checked(options.pop("timeout", None))
-        message = self._kept.make(queue_or_payload, payload, options)
-        self._channel.call(SERVICE, "publish_now", PublishNow(message, timeout_s))
-        return message.message_id
+        asked = self._to_send(queue_or_payload, payload, timeout, options)
+        self._channel.call(SERVICE, "publish_now", asked)
+        return asked.message.message_id
 
 
-class LocalBus:
-    """Implements `AsyncBusChannel` for one delivery on the loop; options as `BusStub` has them."""
+class LocalBus(KeepingBus):
+    """Implements `AsyncBusChannel` for one delivery on the loop."""
 
-    def __init__(self, service: Service, caller: Caller, *, limit_bytes: int | None = None) -> None:
+    def __init__(self, service: Service, caller: Caller, *, limit_bytes: int) -> None:
+        super().__init__(limit_bytes=limit_bytes)
         self._service = service
         self._caller = caller
-        self._kept = Kept(limit_bytes=LimitsSection().frame_bytes if limit_bytes is None else limit_bytes)
 
-    def begin(self, parent_id: str | None, handler: str) -> None:
-        """As `BusStub.begin`."""
-        self._kept.begin(parent_id, handler)
-
-    def take(self) -> tuple[Outgoing, ...]:
-        """As `BusStub.take`."""
-        return self._kept.take()
-
-    def publish(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
-        """As `BusStub.publish`; it only keeps the message, so it is not awaited."""
-        message = self._kept.make(queue_or_payload, payload, options)
-        self._kept.keep(message)
-        return message.message_id
-
-    async def publish_now(self, queue_or_payload: Any, payload: Any = ..., **options: Any) -> str:
+    async def publish_now(
+        self,
+        queue_or_payload: Any,
+        payload: Any = ...,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it says what has become of the message
+        **options: Unpack[Options],
+    ) -> str:
         """As `BusStub.publish_now`, awaited."""
-        timeout_s = _checked(options.pop("timeout", None))
-        message = self._kept.make(queue_or_payload, payload, options)
-        asked = PublishNow(message, timeout_s)
+        asked = self._to_send(queue_or_payload, payload, timeout, options)
         await self._service.call("publish_now", Raw(wire.encode(asked)), self._caller)
-        return message.message_id
+        return asked.message.message_id
 
 
 def derived_id(parent_id: str, handler: str, position: int) -> str:
     """The id of the message that a handler publishes as its `position`th (from 0) for the message `parent_id`."""
     return uuid5(_NAMESPACE, f"{len(parent_id)}:{parent_id}:{handler}:{position}").hex
-
-
-def _checked(timeout: float | None) -> float | None:
-    if timeout is not None and not timeout > 0:
-        msg = f"timeout={timeout!r}: a positive number of seconds, or None; nothing was published"
-        raise PayloadError(msg)
-    return timeout

@@ -7,6 +7,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from penstock.app.context import MessageInfo
+from penstock.app.handlers import AnyHandler
+
 
 class Job(Struct, frozen=True, array_like=True):
     """One delivery on its way to a worker: what decoding and the context need."""
@@ -26,6 +29,22 @@ class Job(Struct, frozen=True, array_like=True):
     timestamp_s: float | None
 
 
+def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
+    """What `ctx.message` says of a job."""
+    return MessageInfo(
+        id=job.message_id,
+        queue=handler.queue.name,
+        handler=handler.name,
+        attempt=job.attempt,
+        redelivered=job.redelivered,
+        headers=job.headers,
+        correlation_id=job.correlation_id,
+        reply_to=job.reply_to,
+        type=job.type,
+        timestamp_s=job.timestamp_s,
+    )
+
+
 class Batch(Struct, frozen=True, array_like=True):
     """Deliveries that travel in one submit, about 5 ms of work."""
 
@@ -36,7 +55,6 @@ class Batch(Struct, frozen=True, array_like=True):
 class Report(Struct, frozen=True, array_like=True):
     """The batch is over: marks as in the recorder, and the run time of each delivery that ran."""
 
-    number: int
     marks: bytes
     run_ns: list[int]
 

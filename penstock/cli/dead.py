@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import typer
 
+from penstock.app import header_names
 from penstock.buses.contract import Bus
 from penstock.cli.connecting import connected
 from penstock.cli.exits import Exit
@@ -25,7 +26,6 @@ from penstock.cli.shown import show_pairs, show_table, show_text
 from penstock.cli.words import fail
 from penstock.config import Settings
 from penstock.errors import BusError, PublishError
-from penstock.reactor import deadletter
 
 #: Letters held at a time while all are replayed or dropped.
 ROUND: Final = 500
@@ -210,13 +210,13 @@ def _on_bus(settings: Settings, work: Callable[[Bus], Coroutine[Any, Any, Exit]]
 
 
 def _row(letter: Letter) -> tuple[str, ...]:
-    exception = letter.says(deadletter.EXCEPTION)
+    exception = letter.says(header_names.EXCEPTION)
     return (
         letter.id,
         # The exception has a column of its own.
         letter.reason.removeprefix(f"the handler raised {exception}: ") if exception else letter.reason,
         exception,
-        letter.says(deadletter.ATTEMPTS),
+        letter.says(header_names.ATTEMPTS),
         letter.when,
     )
 
@@ -235,13 +235,13 @@ def _show(letter: Letter) -> None:
     ours = {
         name: value
         for name, value in delivery.headers.items()
-        if name not in own and name != deadletter.TRACEBACK
+        if name not in own and name != header_names.TRACEBACK
     }
     for title, table in (("", properties), ("Why it is here", ours), ("Its own headers", own)):
         rows = [(f"{name}", str(value)) for name, value in table.items() if value is not None]
         if rows:
             show_pairs(title, rows)
-    trace = letter.says(deadletter.TRACEBACK)
+    trace = letter.says(header_names.TRACEBACK)
     if trace:
         show_text(f"{trace.rstrip()}\n", title="Traceback")
     show_text(letter.body_text(SHOWN_BODY_BYTES), title=f"Body, {len(delivery.body):,} bytes")

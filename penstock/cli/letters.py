@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from penstock.app import header_names
 from penstock.app.messages import HeaderValue, Outgoing
 from penstock.buses.contract import Delivery
 from penstock.reactor import deadletter
 
-#: Headers that Penstock or a broker put on the letter; the message that goes back has none of them.
-_NOT_ITS_OWN: Final = ("x-penstock-", "x-death", "x-first-death-", "x-last-death-", "x-delivery-count")
 #: What stands in for the id of a message that has none; the same every time.
 _BODY_ID: Final = "sha256:"
 
@@ -37,7 +36,7 @@ class Letter:
     @property
     def exchange(self) -> str:
         """The exchange that a handler published it to and that could not route it; empty for a queue."""
-        return self.says(deadletter.EXCHANGE)
+        return self.says(header_names.EXCHANGE)
 
     @property
     def destination(self) -> str:
@@ -52,21 +51,27 @@ class Letter:
     @property
     def reason(self) -> str:
         """Why it is here."""
-        return self.says(deadletter.REASON) or _broker_reason(self.delivery.headers.get("x-death"))
+        return self.says(header_names.REASON) or _broker_reason(
+            self.delivery.headers.get(header_names.DEATHS)
+        )
 
     @property
     def when(self) -> str:
         """When it failed last, UTC, to the second."""
-        return self.says(deadletter.LAST_AT)[:19].replace("T", " ")
+        return self.says(header_names.LAST_AT)[:19].replace("T", " ")
 
     def own_headers(self) -> dict[str, HeaderValue]:
         """The headers that the message itself had."""
         headers = self.delivery.headers.items()
-        return {name: value for name, value in headers if not name.lower().startswith(_NOT_ITS_OWN)}
+        return {
+            name: value
+            for name, value in headers
+            if not name.lower().startswith(header_names.ON_A_DEAD_LETTER)
+        }
 
     def replayed(self) -> Outgoing:
         """The message as it first came, for its queue: attempts begin again, its id stays."""
-        key = self.says(deadletter.QUEUE) or self.origin
+        key = self.says(header_names.QUEUE) or self.origin
         message = deadletter.again(self.delivery, routing_key=key, headers=self.own_headers())
         return replace(message, exchange=self.exchange)
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from penstock.app.decode import check_json
 from penstock.app.messages import Outgoing
+from penstock.app.options import Options
 from penstock.app.payloads import JSON, make_outgoing
 from penstock.cli.connecting import connected
 from penstock.cli.exits import Exit
@@ -84,9 +85,10 @@ class Request:
         """The message for one payload. Raises `PayloadError` when it is not JSON, or no bus could carry it."""
         if not self.is_raw:
             _refuse_unreadable(text)
-        options: dict[str, Any] = {"id": message_id, "headers": self.headers, "delay": self.delay_s}
+        options: Options = {"id": message_id, "headers": self.headers, "delay": self.delay_s}
         if self.exchange is not None:
-            message = make_outgoing(text, exchange=self.exchange, routing_key=self.routing_key, **options)
+            options |= {"exchange": self.exchange, "routing_key": self.routing_key}
+            message = make_outgoing(text, **options)
         else:
             message = make_outgoing(self.queue, text, **options)
         # The text as it was written: reading and writing it again would change numbers.

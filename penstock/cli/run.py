@@ -24,7 +24,7 @@ from penstock.errors import ConfigurationError
 from penstock.reactor.health import HealthFile
 from penstock.reactor.log import configure_logging
 from penstock.reactor.service import Reactor, Stop
-from penstock.reactor.slots import SlotFault
+from penstock.reactor.slot_state import SlotFault
 
 Loop: TypeAlias = Literal["auto", "asyncio", "uvloop"]
 LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]

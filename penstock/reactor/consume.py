@@ -4,7 +4,7 @@
  deliver ─▶ redelivered? joins its running work, or is acked again
          ─▶ stopping? handed back
          ─▶ too long? settled as a dead letter, unread
-         ─▶ async def? a coroutine     plain? the dispatcher, and the pool is woken
+         ─▶ async def? a coroutine     plain? the dispatcher, and the filler is woken
 ```
 """
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from penstock.app.context import AsyncContext, MessageInfo
+from penstock.app.context import AsyncContext
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.outcomes import (
@@ -23,18 +23,18 @@ from penstock.app.outcomes import (
 )
 from penstock.channels.bus import LocalBus
 from penstock.channels.db.local import LocalDatabase
+from penstock.channels.jobs import message_info
 from penstock.channels.service import Caller, Service
 from penstock.config.limits import LimitsSection
 from penstock.errors import DatabaseBusy, DeadlineExceeded, PayloadError
+from penstock.reactor.settle import Settle
 from penstock.reactor.side_tasks import SideTasks
-from penstock.reactor.work import Served, Work
+from penstock.reactor.work import Served, Work, job_of
 
 #: A cancelled handler gets so long for its clean-up.
 CANCEL_WAIT_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.coroutines")
-
-Settle = Callable[[Sequence[tuple[Work, Outcome]]], None]
 
 
 class Coroutines:
@@ -86,9 +86,7 @@ class Coroutines:
             _log.error(
                 "an async handler goes on although it was cancelled: its message is handed back and may run twice; "
                 "let CancelledError pass in it",
-                handler=work.served.handler.name,
-                queue=work.delivery.queue,
-                message_id=work.delivery.message_id,
+                **work.fields,
             )
         return [work for work in left.values() if not work.is_settled]
 
@@ -137,23 +135,9 @@ class Coroutines:
         return Returned(published) if published else DONE
 
     def _context(self, work: Work, bus: LocalBus, caller: Caller) -> AsyncContext:
-        handler, delivery = work.served.handler, work.delivery
-        attempt = delivery.history.attempts + 1
-        message = MessageInfo(
-            id=delivery.message_id,
-            queue=delivery.queue,
-            handler=handler.name,
-            attempt=attempt,
-            redelivered=delivery.redelivered,
-            headers=delivery.headers,
-            correlation_id=delivery.correlation_id,
-            reply_to=delivery.reply_to,
-            type=delivery.type,
-            timestamp_s=delivery.timestamp_s,
-        )
-        log = structlog.get_logger(handler.name).bind(
-            message_id=message.id, queue=message.queue, handler=handler.name, slot="loop", attempt=attempt
-        )
+        handler = work.served.handler
+        message = message_info(handler, job_of(work))
+        log = structlog.get_logger(handler.name).bind(**work.fields, slot="loop", attempt=message.attempt)
         return AsyncContext(
             message, bus=bus, db=LocalDatabase(self._services["db"], caller), state=self._state, log=log
         )

@@ -9,23 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from penstock.app import header_names
 from penstock.app.messages import HeaderValue, Outgoing
 from penstock.app.outcomes import Failure
 from penstock.buses.contract import Delivery
-
-REASON: Final = "x-penstock-reason"
-EXCEPTION: Final = "x-penstock-exception"
-TEXT: Final = "x-penstock-exception-text"
-TRACEBACK: Final = "x-penstock-traceback"
-ATTEMPTS: Final = "x-penstock-attempts"
-CRASHES: Final = "x-penstock-crashes"
-FIRST_AT: Final = "x-penstock-first-failed-at"
-LAST_AT: Final = "x-penstock-last-failed-at"
-QUEUE: Final = "x-penstock-queue"
-#: On what could not be routed: the exchange that it was published to, with the routing key in `QUEUE`.
-EXCHANGE: Final = "x-penstock-exchange"
-HANDLER: Final = "x-penstock-handler"
-CUT: Final = "x-penstock-headers-dropped"
 
 MAX_REASON_BYTES: Final = 2 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024
@@ -49,21 +36,21 @@ def dead_letter(
     """The message for the dead-letter queue: the same body and id, with the reason and the evidence."""
     headers, size_bytes = inbound_headers(delivery)
     if size_bytes:
-        headers[CUT] = f"{size_bytes} bytes of the message's own headers were left out"
+        headers[header_names.CUT] = f"{size_bytes} bytes of the message's own headers were left out"
     headers |= {
-        REASON: _cut(reason, MAX_REASON_BYTES),
-        QUEUE: delivery.queue,
-        HANDLER: _cut(handler, MAX_REASON_BYTES),
-        ATTEMPTS: attempts,
-        CRASHES: crashes,
-        FIRST_AT: _moment(first_failed_at_s or now_s),
-        LAST_AT: _moment(now_s),
+        header_names.REASON: _cut(reason, MAX_REASON_BYTES),
+        header_names.QUEUE: delivery.queue,
+        header_names.HANDLER: _cut(handler, MAX_REASON_BYTES),
+        header_names.ATTEMPTS: attempts,
+        header_names.CRASHES: crashes,
+        header_names.FIRST_AT: _moment(first_failed_at_s or now_s),
+        header_names.LAST_AT: _moment(now_s),
     }
     if failure is not None:
-        headers[EXCEPTION] = _cut(failure.type, MAX_REASON_BYTES)
-        headers[TEXT] = _cut(failure.text, MAX_TEXT_BYTES)
+        headers[header_names.EXCEPTION] = _cut(failure.type, MAX_REASON_BYTES)
+        headers[header_names.TEXT] = _cut(failure.text, MAX_TEXT_BYTES)
         if failure.traceback:
-            headers[TRACEBACK] = _cut(failure.traceback, MAX_TRACEBACK_BYTES, keep_end=True)
+            headers[header_names.TRACEBACK] = _cut(failure.traceback, MAX_TRACEBACK_BYTES, keep_end=True)
     return again(delivery, routing_key=dead_queue, headers=headers)
 
 

@@ -34,9 +34,7 @@ async def watch_deadlines(slots: Callable[[], Iterable[Slot]], kill_after_s: flo
                 "a handler ignored its deadline: its worker is killed, the message is tried again or dead lettered",
                 slot=slot.name,
                 pid=slot.pid,
-                message_id=work.delivery.message_id,
-                queue=work.delivery.queue,
-                handler=work.served.handler.name,
+                **work.fields,
                 ran_s=round(now_s - reading.since_s, 1),
             )
             await slot.kill(f"killed {kill_after_s:g} s after its deadline of {timeout_s:g} s")

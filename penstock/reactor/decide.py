@@ -8,7 +8,6 @@
 | Died        | retry after the policy's backoff    | dead letter |
 | Rejected    |                                     | dead letter |
 | Unreadable  |                                     | dead letter |
-| Unstarted   | hand it back                        |             |
 
 A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
 duplication wins.
@@ -34,7 +33,6 @@ from penstock.app.outcomes import (
     Rejected,
     Returned,
     Unreadable,
-    Unstarted,
 )
 from penstock.buses.contract import Delivery
 from penstock.reactor.deadletter import again, dead_letter, inbound_headers
@@ -54,18 +52,16 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Publish these, wait for their confirms, then ack; `HANDED_BACK` publishes nothing and requeues."""
+    """Publish these, wait for their confirms, then ack."""
 
     verdict: Verdict
     publish: tuple[Outgoing, ...] = ()
     reason: str = ""
-    failure: Failure | None = None
     attempts: int = 0
     """Failed runs so far, this one included."""
 
 
 ACK: Final = Decision(Verdict.ACKED)
-HAND_BACK: Final = Decision(Verdict.HANDED_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +82,6 @@ class Judge:
                 return ACK
             case Returned(published=published):
                 return Decision(Verdict.ACKED, published)
-            case Unstarted():
-                return HAND_BACK
             case Rejected(reason=reason):
                 return case.dead(history, f"rejected by the handler: {reason}", None)
             case Unreadable(reason=reason, failure=failure):
@@ -100,7 +94,7 @@ class Judge:
                 )
             case Raised(failure=failure):
                 return case.retry(
-                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}", failure
+                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}"
                 )
             case Died(how=how, phase=phase):
                 return self._after_death(case, f"the worker died while it ran ({how}; phase: {phase})")
@@ -116,7 +110,7 @@ class Judge:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
             return case.dead(history, f"{reason} (after {tries})", failure)
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
-        return case.retry(history, wait_s, reason, failure)
+        return case.retry(history, wait_s, reason)
 
     def _after_death(self, case: _Case, reason: str) -> Decision:
         history = _failed(case.delivery.history, case.now_s)
@@ -124,7 +118,7 @@ class Judge:
         if history.crashes >= self.crash_attempts:
             return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
-        return case.retry(history, wait_s, reason, None)
+        return case.retry(history, wait_s, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +140,13 @@ class _Case:
             first_failed_at_s=history.first_failed_at_s,
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, failure, attempts)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts)
 
-    def retry(self, history: History, delay_s: float, reason: str, failure: Failure | None) -> Decision:
+    def retry(self, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)
         message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
         message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
-        return Decision(Verdict.RETRIED, (message,), reason, failure, history.attempts)
+        return Decision(Verdict.RETRIED, (message,), reason, history.attempts)
 
 
 def _failed(history: History, now_s: float) -> History:

@@ -14,7 +14,7 @@ from penstock.reactor.consume import Intake
 from penstock.reactor.coroutines import Coroutines
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.pace import Pace
-from penstock.reactor.pool import Pool
+from penstock.reactor.filling import Filler
 from penstock.reactor.settle import Settlement
 
 #: After the drain deadline: what is still being published gets so long before it is handed back.
@@ -30,7 +30,7 @@ class Drain:
     pace: Pace
     dispatcher: Dispatcher
     coroutines: Coroutines
-    pool: Pool
+    filler: Filler
     settlement: Settlement
     database: DatabaseService
     deadline_s: float
@@ -64,7 +64,7 @@ class Drain:
         left_s = _left_s(ends_s)
         try:
             unfinished, _ = await asyncio.gather(
-                self.coroutines.drain(left_s, hurry), self.pool.drain(left_s, hurry)
+                self.coroutines.drain(left_s, hurry), self.filler.drain(left_s, hurry)
             )
             for work in unfinished:
                 self.settlement.hand_back(work)

@@ -1,9 +1,9 @@
 """The reactor: one event loop that consumes, fans out and settles.
 
 ```
- bus ─▶ intake ─▶ dispatcher ─▶ pool ══ slots ══▶ outcomes ─▶ settlement ─▶ bus
-          │  └▶ coroutines (async def) ──────────────▲
-          └▶ too long: straight to the settlement ───┘
+ bus ─▶ intake ─▶ dispatcher ─▶ filler ══ slots ══▶ outcomes ─▶ settlement ─▶ bus
+          │  └▶ coroutines (async def) ────────────────▲
+          └▶ too long: straight to the settlement ─────┘
 ```
 Prefetch bounds everything in here: a delivery is in exactly one of these places until it is settled.
 """
@@ -35,6 +35,7 @@ from penstock.reactor.join import Joiner
 from penstock.reactor.launch import make_plan
 from penstock.reactor.log import write_worker_line
 from penstock.reactor.pace import Pace
+from penstock.reactor.filling import Filler
 from penstock.reactor.pool import Pool
 from penstock.reactor.prefetch import refuse_endless, share_prefetch
 from penstock.reactor.settle import Settlement
@@ -140,13 +141,14 @@ class Reactor:
         self._pool = Pool(
             lambda slot: make_plan(address, queues, slot, settings, in_process=inline),
             settings.workers if plain else settings.workers.model_copy(update={"processes": 0}),
-            self._dispatcher,
             self._services,
             self._side_tasks,
-            settle=self._settlement.settle,
             on_line=write_worker_line,
             random=random,
             in_process=inline and bool(plain),
+        )
+        self._filler = Filler(
+            self._pool, self._dispatcher, self._side_tasks, settle=self._settlement.settle
         )
         coroutines = Coroutines(
             [served for served in self._served if served.handler.is_async],
@@ -162,7 +164,7 @@ class Reactor:
             settlement=self._settlement,
             coroutines=coroutines,
             dispatcher=self._dispatcher,
-            wake=self._pool.wake,
+            wake=self._filler.wake,
             on_delivered=self._changed.set,
         )
         self._pace = Pace(
@@ -179,7 +181,7 @@ class Reactor:
             self._pace,
             self._dispatcher,
             coroutines,
-            self._pool,
+            self._filler,
             self._settlement,
             self._database,
             settings.service.drain_seconds,
@@ -266,7 +268,7 @@ class Reactor:
         await self._bus.declare(declarations)
         if self._settings.database.url is not None:
             await self._database.start()
-        await self._pool.start()
+        await self._filler.start()
         self._side_tasks.start(self._pace.run(), "penstock-pace")
         subscriptions = [Subscription(served.handler.queue, served.prefetch) for served in self._served]
         await self._bus.consume(subscriptions, self._intake.deliver)

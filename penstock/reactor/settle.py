@@ -15,17 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
+from penstock.app import header_names
 from penstock.app.backoff import Backoff
 from penstock.app.messages import Outgoing
 from penstock.app.outcomes import DONE, Outcome
 from penstock.app.payloads import MAX_SHORT_BYTES
 from penstock.buses.contract import Bus, Delivery
 from penstock.errors import NotCarried, PublishError, Unroutable
-from penstock.reactor.deadletter import EXCHANGE, HANDLER, QUEUE, REASON
 from penstock.reactor.decide import Decision, Judge, Verdict
 from penstock.reactor.join import Joiner
 from penstock.reactor.side_tasks import SideTasks
@@ -35,6 +35,9 @@ from penstock.reactor.work import Work
 PUBLISH_AGAIN: Final = Backoff(attempts=1, first_s=0.2, cap_s=3.0)
 
 _log = structlog.get_logger("penstock.settle")
+
+#: How those who run handlers hand over what ended.
+Settle: TypeAlias = Callable[[Sequence[tuple[Work, Outcome]]], None]
 
 
 class Settlement:
@@ -77,9 +80,7 @@ class Settlement:
                 self._ack(work, now_s, Verdict.ACKED)
                 continue
             decision = self._judge.decide(outcome, work.delivery, work.served.handler, now_s=time.time())
-            if decision.verdict is Verdict.HANDED_BACK:
-                self.hand_back(work)
-            elif decision.publish:
+            if decision.publish:
                 rest.append((work, decision))
             else:
                 self._ack(work, now_s, decision.verdict)
@@ -129,9 +130,7 @@ class Settlement:
             for work, _ in pending:
                 _log.warning(
                     "the bus did not take what a message published before the stop: it is handed back and runs again",
-                    message_id=work.delivery.message_id,
-                    queue=work.delivery.queue,
-                    handler=work.served.handler.name,
+                    **work.fields,
                 )
                 self.hand_back(work)
 
@@ -164,38 +163,30 @@ class Settlement:
 def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:
     """What to publish instead: a dead letter of its own for what no try would change, anything else again."""
     dead = work.served.handler.queue.dead_name
-    fields = {
-        "published_id": message.message_id,
-        "to": message.destination,
-        "message_id": work.delivery.message_id,
-        "queue": work.delivery.queue,
-        "handler": work.served.handler.name,
-    }
+    log = _log.bind(published_id=message.message_id, to=message.destination, **work.fields)
     is_dead_letter = not message.exchange and message.routing_key == dead
     if isinstance(error, NotCarried):
-        _log.error(
+        log.error(
             "a message cannot be written as it is: it is now a dead letter, without its headers",
             error=str(error),
-            **fields,
         )
         return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
     if isinstance(error, Unroutable) and not is_dead_letter:
-        _log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead, **fields)
+        log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead)
         reason = f"unroutable: published to {message.destination}, where no queue is bound"
         return [_own_dead_letter(work, message, reason, is_whole=True)]
-    _log.warning(
+    log.warning(
         "the bus did not confirm a message: it is published again with the same id",
         error=str(error),
-        **fields,
     )
     return [message]
 
 
 def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bool) -> Outgoing:
     headers = message.headers if is_whole else {}
-    own = {**headers, REASON: reason, QUEUE: message.routing_key, HANDLER: work.served.handler.name}
+    own = {**headers, header_names.REASON: reason, header_names.QUEUE: message.routing_key, header_names.HANDLER: work.served.handler.name}
     if message.exchange:
-        own[EXCHANGE] = message.exchange
+        own[header_names.EXCHANGE] = message.exchange
     return Outgoing(
         routing_key=work.served.handler.queue.dead_name,
         body=message.body,
@@ -209,14 +200,8 @@ def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bo
 def _tell(work: Work, decision: Decision) -> None:
     if decision.verdict is Verdict.ACKED:
         return
-    fields = {
-        "message_id": work.delivery.message_id,
-        "queue": work.delivery.queue,
-        "handler": work.served.handler.name,
-        "attempt": max(1, decision.attempts),
-        "reason": decision.reason,
-    }
+    log = _log.bind(**work.fields, attempt=max(1, decision.attempts), reason=decision.reason)
     if decision.verdict is Verdict.DEAD:
-        _log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name, **fields)
+        log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name)
     else:
-        _log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3), **fields)
+        log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3))

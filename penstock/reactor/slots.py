@@ -18,7 +18,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
-from enum import Enum
 from multiprocessing.process import BaseProcess
 from typing import Final
 
@@ -35,6 +34,7 @@ from penstock.errors import ChannelError, PenstockError
 from penstock.reactor.batch_end import BatchEnd, after_death, after_report
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
 from penstock.reactor.processes import UNTOLD_EXIT_CODE, how_it_ended, is_readable, open_pidfd
+from penstock.reactor.slot_state import TRANSITIONS, SlotDied, SlotFault, SlotState
 from penstock.reactor.work import Work, job_of
 
 #: A dead worker's socket ends when its process does, unless a child of the handler holds a copy: not waited for longer.
@@ -43,35 +43,6 @@ EOF_WAIT_S: Final = 1.0
 FORK_SERVER_WAIT_MS: Final = 500
 
 _log = structlog.get_logger("penstock.slots")
-
-
-class SlotState(Enum):
-    """Where a slot is in its life."""
-
-    NEW = "new"
-    BOOTING = "booting"
-    IDLE = "idle"
-    BUSY = "busy"
-    CLOSING = "closing"
-    DEAD = "dead"
-
-
-TRANSITIONS: Final[Mapping[SlotState, frozenset[SlotState]]] = {
-    SlotState.NEW: frozenset({SlotState.BOOTING}),
-    SlotState.BOOTING: frozenset({SlotState.IDLE, SlotState.DEAD}),
-    SlotState.IDLE: frozenset({SlotState.BUSY, SlotState.CLOSING, SlotState.DEAD}),
-    SlotState.BUSY: frozenset({SlotState.IDLE, SlotState.DEAD}),
-    SlotState.CLOSING: frozenset({SlotState.DEAD}),
-    SlotState.DEAD: frozenset(),
-}
-
-
-class SlotFault(PenstockError):  # noqa: N818 - a fault of the application, told by its worker
-    """Raised by `boot` when the worker says that it can never work, in the worker's words."""
-
-
-class SlotDied(PenstockError):  # noqa: N818
-    """Raised by `boot` when the process died before it was ready."""
 
 
 class Slot:

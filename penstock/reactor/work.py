@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penstock.app.handlers import AnyHandler
@@ -55,13 +56,18 @@ class Work:
     is_settled: bool = False
     alone: bool = False
     """It travels in a batch of its own, because it may have killed a worker before."""
-    taken_over: int = field(default=0)
-    """How often a redelivery has joined it."""
+    _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
 
     @property
-    def name(self) -> str:
-        """The message in words."""
-        return f"message {self.delivery.message_id or '(no id)'} of queue {self.delivery.queue!r}"
+    def fields(self) -> Mapping[str, str | None]:
+        """What every log line says of it; made once, at the first line. A redelivery that joins says the same."""
+        if self._fields is None:
+            self._fields = {
+                "message_id": self.delivery.message_id,
+                "queue": self.delivery.queue,
+                "handler": self.served.handler.name,
+            }
+        return self._fields
 
 
 def job_of(work: Work) -> Job:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from penstock.app.application import App, load_app
@@ -22,6 +23,7 @@ from penstock.config.limits import LimitsSection
 from penstock.config.service import ServiceSection
 from penstock.config.workers import WorkersSection
 from penstock.errors import HandlerError
+from penstock.reactor.deadletter import again
 from penstock.reactor.service import Reactor, Statistics, Stop
 from penstock.testing.modules import importable
 from penstock.testing.result import Sent
@@ -105,15 +107,5 @@ async def embedded_service(
 
 
 def _outgoing(delivery: Delivery) -> Outgoing:
-    return Outgoing(
-        routing_key=delivery.queue,
-        body=delivery.body,
-        message_id=delivery.message_id or "",
-        content_type=delivery.content_type,
-        content_encoding=delivery.content_encoding,
-        headers=dict(delivery.headers),
-        correlation_id=delivery.correlation_id,
-        reply_to=delivery.reply_to,
-        type=delivery.type,
-        priority=delivery.priority,
-    )
+    message = again(delivery, routing_key=delivery.queue, headers=dict(delivery.headers))
+    return replace(message, priority=delivery.priority)

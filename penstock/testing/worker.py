@@ -208,7 +208,7 @@ class Worker:
         return await ended
 
     async def _start(self) -> socket.socket:
-        self._db = DatabaseService(self._database)
+        self._db = DatabaseService(self._database, frame_bytes=self._limits.frame_bytes)
         await self._db.start()
         self._services: Mapping[str, Service] = {"bus": BusService(self._publish_now, 1.0), "db": self._db}
         ours, theirs = socket.socketpair()
@@ -224,10 +224,6 @@ class Worker:
         return theirs
 
     def _boot(self, sock: socket.socket) -> None:
-        recorder = Recorder.create()
-        self._worker = worker = entry.Worker(sock.detach(), os.dup(recorder.fd))
-        recorder.close()
-        worker.state = self._state
         with importable(self._app) as address:
             plan = WorkerPlan(
                 app=address,
@@ -239,8 +235,11 @@ class Worker:
                 log_level="info",
                 in_process=True,
             )
+            recorder = Recorder.create()
+            self._worker = worker = entry.Worker(plan, sock.detach(), os.dup(recorder.fd), state=self._state)
+            recorder.close()
             try:
-                worker.boot(plan)
+                worker.boot()
             except BaseException:
                 self._worker = None
                 worker.abandon()

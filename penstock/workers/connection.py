@@ -29,7 +29,7 @@ from penstock.workers.database.address import Address
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
-from penstock.workers.database.opening import StopSignal, open_patiently
+from penstock.workers.database.opening import open_patiently
 from penstock.workers.database.sqlite import SqliteKind
 
 #: How long one message waits in its worker for a lost database. Then it goes back for a later retry, uncharged,
@@ -55,7 +55,6 @@ class OwnConnection:
         self._handler = ""
         self._handlers_with_database: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
-        self._should_stop: StopSignal = None
         self._is_closed = False
         self._used_at_s = 0.0
 
@@ -64,24 +63,21 @@ class OwnConnection:
         state = "closed" if self._is_closed else "held" if self._held else "none held"
         return f"<OwnConnection {where}, {state}, {'in a message' if self._message else 'idle'}>"
 
-    def open(self, should_stop: StopSignal = None) -> bool:
-        """Open the connection, waiting for the database as long as it takes; False when told to stop meanwhile.
+    def open(self) -> None:
+        """Open the connection, waiting for the database as long as it takes.
 
-        `should_stop` is an Event or a function, and is also asked whenever the connection is opened again.
         Raises `ConfigurationError` for what will never work: the URL, the driver, an option.
         """
-        self._should_stop = should_stop
         self._is_closed = False
         if self._section.url is None:
-            return True
+            return
         if self._kind is None:
             self._kind = kind_of(self._section)
         if self._held is None:
             self._held = open_patiently(
-                self._kind, cap_s=self._section.connect_backoff_cap_s, should_stop=should_stop, log=self._log
+                self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log
             )
             self._used_at_s = time.monotonic()
-        return self._held is not None
 
     def begin(self, handler: str) -> None:
         """A message begins; costs nothing until the handler touches the connection. Never raises.
@@ -232,7 +228,6 @@ class OwnConnection:
         self._held = open_patiently(
             self._kind,
             cap_s=self._section.connect_backoff_cap_s,
-            should_stop=self._should_stop,
             log=self._log,
             limit_s=REOPEN_WAIT_S,
         )

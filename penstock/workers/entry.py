@@ -59,50 +59,51 @@ def _detach(duplicate: Any) -> InheritedDescriptor:
 
 
 class Worker:
-    """Everything one worker holds."""
+    """Everything one worker holds; made at boot, with no application and no open connection yet."""
 
-    def __init__(self, channel_fd: int, recorder_fd: int) -> None:
-        self._socket = socket.socket(fileno=channel_fd)
-        self.recorder = Recorder(recorder_fd)
-        self.state = SimpleNamespace()
-        self.executor: Executor
-        self.channel: Channel
-        self._app: App
-        self._database: OwnConnection
-        self._db: DatabaseStub
-
-    def boot(self, plan: WorkerPlan) -> None:
-        """Import the application, open the connection, run the start hooks."""
-        deadline = SoftDeadline(usable=not plan.in_process)
-        self.channel = Channel(self._socket, limit_bytes=plan.limits.frame_bytes, shield=deadline.shield)
-        if not plan.in_process:
-            _become_worker(plan)
-            self._take_over_output(plan)
-        deadline.install()
-        self._app = load_app(plan.app)
-        by_queue = {handler.queue.name: handler for handler in self._app.handlers}
-        handlers: list[AnyHandler] = [by_queue[queue] for queue in plan.queues]
+    def __init__(
+        self, plan: WorkerPlan, channel_fd: int, recorder_fd: int, *, state: SimpleNamespace | None = None
+    ) -> None:
+        self._plan = plan
+        self._state = SimpleNamespace() if state is None else state
+        self._app = App()
+        self._recorder = Recorder(recorder_fd)
+        self._deadline = SoftDeadline(usable=not plan.in_process)
+        self._channel = Channel(
+            socket.socket(fileno=channel_fd),
+            limit_bytes=plan.limits.frame_bytes,
+            shield=self._deadline.shield,
+        )
         self._database = OwnConnection(plan.database, log=structlog.get_logger("penstock.database"))
-        db = DatabaseStub(self.channel, guard=self._guard)
-        self._db = db
         self._database.before_transaction = self._before_transaction
+        self._db = DatabaseStub(self._channel, guard=self._guard)
         self.executor = Executor(
-            handlers,
+            slot=plan.slot,
             body_bytes=plan.limits.body_bytes,
             database=self._database,
-            bus=BusStub(self.channel),
-            db=db,
-            state=self.state,
-            deadline=deadline,
-            recorder=self.recorder,
+            bus=BusStub(self._channel),
+            db=self._db,
+            state=self._state,
+            deadline=self._deadline,
+            recorder=self._recorder,
         )
+
+    def boot(self) -> None:
+        """Import the application, open the connection, run the start hooks."""
+        if not self._plan.in_process:
+            _become_worker(self._plan)
+            self._take_over_output()
+        self._deadline.install()
+        self._app = load_app(self._plan.app)
+        by_queue = {handler.queue.name: handler for handler in self._app.handlers}
+        self.executor.serve([by_queue[queue] for queue in self._plan.queues])
         self._database.open()
         for hook in self._app.start_hooks:
-            hook(self.state)
+            hook(self._state)
 
     def run(self, batch: jobs.Batch) -> Report:
         """Run the batch's deliveries until the reactor takes the rest back."""
-        recorder, number = self.recorder, batch.number
+        recorder, number = self._recorder, batch.number
         recorder.begin_batch(number, len(batch.jobs))
         run_ns: list[int] = []
         for index, job in enumerate(batch.jobs):
@@ -113,18 +114,18 @@ class Worker:
             if outcome is DONE:
                 recorder.end(index, Mark.ACKED)
             else:
-                self.channel.ended(number, index, outcome)
+                self._channel.ended(number, index, outcome)
                 recorder.end(index, Mark.TOLD)
             run_ns.append(time.perf_counter_ns() - began_ns)
         self.executor.rest()
         recorder.rest()
-        return Report(number, recorder.marks(len(batch.jobs)), run_ns)
+        return Report(recorder.marks(len(batch.jobs)), run_ns)
 
     def close(self) -> None:
         """Run the stop hooks and close the connection, so that the server sees an orderly goodbye."""
         for hook in self._app.stop_hooks:
             try:
-                hook(self.state)
+                hook(self._state)
             except Exception:  # noqa: BLE001 - the author's code; told, and the next hook still runs
                 structlog.get_logger("penstock.worker").exception(
                     "a worker's stop hook failed; the worker goes on closing"
@@ -133,11 +134,9 @@ class Worker:
 
     def abandon(self) -> None:
         """Close what is open and run no hook: all that is left for a worker in this process that never was ready."""
-        database: OwnConnection | None = vars(self).get("_database")
-        if database is not None:
-            database.close()
-        self.channel.close()
-        self.recorder.close()
+        self._database.close()
+        self._channel.close()
+        self._recorder.close()
 
     def _before_transaction(self) -> None:
         if self._db.in_transaction and self._database.sqlite_path is not None:
@@ -147,49 +146,51 @@ class Worker:
                 "transaction before"
             )
             raise ConnectionMisused(msg)
-        self.recorder.enter(Phase.IN_TRANSACTION)
+        self._recorder.enter(Phase.IN_TRANSACTION)
 
     def _guard(self, writes: bool) -> None:  # noqa: FBT001 - the stub's callback
         self._database.check_channel_use(writes=writes)
 
-    def _take_over_output(self, plan: WorkerPlan) -> None:
-        def fields() -> dict[str, Any]:
-            own = getattr(self, "executor", None)
-            return {"slot": plan.slot, **(own.fields() if own is not None else {})}
-
-        level = logging.getLevelNamesMapping()[plan.log_level.upper()]
+    def _take_over_output(self) -> None:
+        fields = self.executor.fields
+        level = logging.getLevelNamesMapping()[self._plan.log_level.upper()]
         root = logging.getLogger()
-        root.handlers[:] = [LogToChannel(self.channel, fields)]
+        root.handlers[:] = [LogToChannel(self._channel, fields)]
         root.setLevel(level)
         quiet_libraries()
         structlog.configure(
             processors=[
                 structlog.contextvars.merge_contextvars,
                 structlog.processors.format_exc_info,
-                structlog_processor(self.channel, fields),
+                structlog_processor(self._channel, fields),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(level),
             cache_logger_on_first_use=True,
         )
-        sys.stdout = PrintToChannel(self.channel, fields, "info")
-        sys.stderr = PrintToChannel(self.channel, fields, "warning")
+        sys.stdout = PrintToChannel(self._channel, fields, "info")
+        sys.stderr = PrintToChannel(self._channel, fields, "warning")
 
 
+_inherited: tuple[int, int] | None = None
 _worker: Worker | None = None
 
 
 def begin(channel: InheritedDescriptor, recorder: InheritedDescriptor) -> None:
     """The executor's initializer: it only keeps the two descriptors, because an exception here breaks the pool."""
-    global _worker  # noqa: PLW0603 - one worker a process; the executor offers no other place
-    _worker = Worker(channel.fd, recorder.fd)
+    global _inherited  # noqa: PLW0603 - one worker a process; the executor offers no other place
+    _inherited = (channel.fd, recorder.fd)
 
 
 def boot(plan: WorkerPlan) -> bytes:
     """Make the worker ready; returns an encoded `BootReport` whose `fault` says what will never work."""
+    global _inherited, _worker
+    if _inherited is None:
+        raise _not_begun()
     preloaded = plan.start_method != "forkserver" or plan.in_process or os.getpid() != LOADED_IN_PID
     fault: str | None = None
+    _worker, _inherited = Worker(plan, *_inherited), None
     try:
-        _current().boot(plan)
+        _worker.boot()
     except PenstockError as error:
         fault = str(error)
     except BaseException as error:  # noqa: BLE001 - whatever the application's import raised
@@ -197,7 +198,7 @@ def boot(plan: WorkerPlan) -> bytes:
         fault = f"{failure.type}: {failure.text}\n{failure.traceback}"
     if fault is not None and plan.in_process:
         # A process of its own would end now, and take them along.
-        _current().abandon()
+        _worker.abandon()
     return jobs.encode(BootReport(os.getpid(), os.getppid(), preloaded, fault))
 
 
@@ -216,9 +217,12 @@ def close() -> None:
 
 def _current() -> Worker:
     if _worker is None:
-        msg = "this process was not begun as a worker"
-        raise PenstockError(msg)
+        raise _not_begun()
     return _worker
+
+
+def _not_begun() -> PenstockError:
+    return PenstockError("this process was not begun as a worker")
 
 
 def _become_worker(plan: WorkerPlan) -> None:

@@ -12,13 +12,13 @@ Everything is caught here, SystemExit and KeyboardInterrupt too: one bad message
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import structlog
 
-from penstock.app.context import BusChannel, Context, DatabaseChannel, MessageInfo, WorkerDatabase
+from penstock.app.context import BusChannel, Context, DatabaseChannel, WorkerDatabase
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.handlers import AnyHandler
@@ -29,7 +29,7 @@ from penstock.app.outcomes import (
     Returned,
     Unreadable,
 )
-from penstock.channels.jobs import Job
+from penstock.channels.jobs import Job, message_info
 from penstock.channels.recorder import Phase
 from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
 from penstock.workers.deadline import SoftDeadline
@@ -97,8 +97,8 @@ class Executor:
 
     def __init__(
         self,
-        handlers: Sequence[AnyHandler],
         *,
+        slot: str,
         body_bytes: int,
         database: MessageDatabase,
         bus: MessageBus,
@@ -107,8 +107,10 @@ class Executor:
         deadline: SoftDeadline,
         recorder: PhaseNotes,
     ) -> None:
-        self._handlers = handlers
-        self._decoders = [Decoder(handler, body_bytes=body_bytes) for handler in handlers]
+        self._slot = slot
+        self._body_bytes = body_bytes
+        self._handlers: Sequence[AnyHandler] = ()
+        self._decoders: Sequence[Decoder] = ()
         self._database = database
         self._bus = bus
         self._db = db
@@ -116,6 +118,13 @@ class Executor:
         self._deadline = deadline
         self._recorder = recorder
         self._job: Job | None = None
+        # With the job that they are of: a thread that the handler left behind may log while the next one begins.
+        self._fields: tuple[Job | None, Mapping[str, Any]] = (None, {"slot": slot})
+
+    def serve(self, handlers: Sequence[AnyHandler]) -> None:
+        """These handlers, to which jobs refer by their place; raises `HandlerError` for one that cannot be served."""
+        self._decoders = [Decoder(handler, body_bytes=self._body_bytes) for handler in handlers]
+        self._handlers = handlers
 
     def run(self, job: Job) -> Outcome:
         """Decode, handle, commit; returns how it ended and never raises."""
@@ -146,22 +155,29 @@ class Executor:
             self._db.reset()
         return Returned(published) if published else DONE
 
-    def fields(self) -> dict[str, Any]:
-        """The running delivery's fields for a log line, bound once."""
+    def fields(self) -> Mapping[str, Any]:
+        """What every log line says of the slot and of the running delivery; made once a delivery, at its first line."""
         job = self._job
+        fields = self._fields
+        if fields[0] is not job:
+            fields = self._fields = (job, self._bound(job))
+        return fields[1]
+
+    def rest(self) -> None:
+        """No delivery is running."""
+        self._job = None
+
+    def _bound(self, job: Job | None) -> Mapping[str, Any]:
         if job is None:
-            return {}
+            return {"slot": self._slot}
         handler = self._handlers[job.handler]
         return {
+            "slot": self._slot,
             "message_id": job.message_id,
             "queue": handler.queue.name,
             "handler": handler.name,
             "attempt": job.attempt,
         }
-
-    def rest(self) -> None:
-        """No delivery is running."""
-        self._job = None
 
     def _handle(self, handler: AnyHandler, payload: Any, job: Job) -> None:
         timeout_s = handler.options.timeout_s
@@ -198,19 +214,3 @@ class Executor:
             or self._database.is_busy(error)
         )
         return outcome_of(error, charged=not faultless)
-
-
-def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
-    """What `ctx.message` says of a job."""
-    return MessageInfo(
-        id=job.message_id,
-        queue=handler.queue.name,
-        handler=handler.name,
-        attempt=job.attempt,
-        redelivered=job.redelivered,
-        headers=job.headers,
-        correlation_id=job.correlation_id,
-        reply_to=job.reply_to,
-        type=job.type,
-        timestamp_s=job.timestamp_s,
-    )

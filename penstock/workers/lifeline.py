@@ -18,7 +18,6 @@ from multiprocessing import parent_process
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def ignore_stop_signals() -> None:

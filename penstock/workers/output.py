@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -20,7 +20,7 @@ from penstock.errors import DeadlineExceeded
 #: By the level's number: its name may be anything, with colours in it.
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
-Fields = Callable[[], dict[str, Any]]
+Fields = Callable[[], Mapping[str, Any]]
 
 
 class LogToChannel(logging.Handler):

@@ -16,7 +16,6 @@ from penstock.app.outcomes import (
     Rejected,
     Returned,
     Unreadable,
-    Unstarted,
 )
 
 
@@ -46,7 +45,6 @@ def test_a_delay_that_no_bus_keeps_is_refused_in_the_handler(delay: float) -> No
         Unreadable("reason", Failure("ValueError", "text")),
         Unreadable("reason"),
         Died("signal 9, SIGKILL", "committing"),
-        Unstarted(),
     ],
     ids=repr,
 )

@@ -178,6 +178,12 @@ def test_what_no_bus_could_carry_says_so(
     assert words in refused.value.reason
 
 
+def test_a_word_that_is_no_option_is_refused_with_those_that_are() -> None:
+    misspelt: dict[str, Any] = {"dealy": 5}
+    with pytest.raises(TypeError, match=r"knows no dealy; it takes correlation_id, delay, .* type"):
+        make_outgoing("orders", {}, **misspelt)
+
+
 def test_every_kind_of_header_is_carried() -> None:
     headers: dict[str, HeaderValue] = {
         "s": "x",

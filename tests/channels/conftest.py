@@ -16,8 +16,11 @@ from penstock.channels.service import Caller, Service
 from penstock.channels.serving import ChannelServer
 from penstock.channels.stub import Channel
 from penstock.config.database import DatabaseSection
+from penstock.config.limits import LimitsSection
 
 LIMIT_BYTES = 1 << 20
+#: As large as it is without a setting.
+FRAME_BYTES = LimitsSection().frame_bytes
 
 MakeService: TypeAlias = Callable[..., DatabaseService]
 
@@ -85,7 +88,7 @@ async def make_service(database: Path) -> AsyncIterator[MakeService]:
     """Services on one file, with settings of the test's choice."""
     made: list[DatabaseService] = []
 
-    def make(*, frame_bytes: int | None = None, **settings: Any) -> DatabaseService:
+    def make(*, frame_bytes: int = FRAME_BYTES, **settings: Any) -> DatabaseService:
         section = DatabaseSection.model_validate({"url": f"sqlite:///{database}", **settings})
         made.append(DatabaseService(section, frame_bytes=frame_bytes))
         return made[-1]

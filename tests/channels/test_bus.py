@@ -149,7 +149,7 @@ async def test_a_message_that_is_not_accepted_is_told_in_the_handler(
     with pytest.raises(kind, match=words) as caught:
         await asyncio.to_thread(bus.publish_now, queue, 1)
     assert type(caught.value) is kind
-    local = LocalBus(BusService(Published(), 30.0), Caller("handler"))
+    local = LocalBus(BusService(Published(), 30.0), Caller("handler"), limit_bytes=1 << 20)
     with pytest.raises(kind, match=words):
         await local.publish_now(queue, 1)
 
@@ -204,7 +204,7 @@ async def test_the_channel_knows_no_other_word() -> None:
 
 async def test_an_async_handler_has_the_same_bus() -> None:
     published = Published()
-    bus = LocalBus(BusService(published, 30.0), Caller("handler"))
+    bus = LocalBus(BusService(published, 30.0), Caller("handler"), limit_bytes=1 << 20)
     bus.begin("parent", "shop.store")
     ids = [
         bus.publish("q", {"a": 1}, priority=1),

@@ -32,6 +32,7 @@ from penstock.errors import (
     PenstockError,
 )
 from penstock.workers.deadline import SoftDeadline
+from tests import soft_deadline
 from tests.channels.conftest import LIMIT_BYTES, Workshop
 
 
@@ -263,12 +264,8 @@ class LoopThread:
 
 @pytest.fixture
 def alarm() -> Iterator[SoftDeadline]:
-    before = signal.getsignal(signal.SIGALRM)
-    deadline = SoftDeadline(usable=True)
-    deadline.install()
-    yield deadline
-    deadline.disarm()
-    signal.signal(signal.SIGALRM, before)
+    with soft_deadline.installed() as installed:
+        yield installed
 
 
 def test_a_soft_deadline_at_any_moment_leaves_the_stream_whole(alarm: SoftDeadline) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from penstock.app import header_names
 from penstock.app.messages import Outgoing
 from penstock.app.queues import Binding, QueueDeclaration
 from penstock.cli.exits import Exit
-from penstock.reactor import deadletter
 from tests.cli.program import DEADLINE_S, SCRIPT, Folder, Running, until
 from tests.cli.services import declare, depths, put, waiting
 
@@ -136,7 +136,7 @@ def letter(
     message_id: str = "", *, origin: str = "orders", reason: str = "because", body: bytes = b"{}"
 ) -> Outgoing:
     """A dead letter as the settlement writes it."""
-    headers = {deadletter.REASON: reason, deadletter.QUEUE: origin, deadletter.ATTEMPTS: 1}
+    headers = {header_names.REASON: reason, header_names.QUEUE: origin, header_names.ATTEMPTS: 1}
     return Outgoing("orders.dead", body, message_id=message_id, headers=headers)
 
 
@@ -156,7 +156,11 @@ def test_a_replay_that_is_refused_loses_nothing(folder: Folder, embedded: str) -
 def test_what_an_exchange_could_not_route_goes_back_to_that_exchange(folder: Folder, embedded: str) -> None:
     # Given an exchange with a queue, and a letter that came before the binding
     declare(embedded, QueueDeclaration(name="late", bindings=(Binding("shop", "order.*"),)))
-    headers = {deadletter.REASON: "unroutable", deadletter.QUEUE: "order.paid", deadletter.EXCHANGE: "shop"}
+    headers = {
+        header_names.REASON: "unroutable",
+        header_names.QUEUE: "order.paid",
+        header_names.EXCHANGE: "shop",
+    }
     put(embedded, [Outgoing("orders.dead", b"{}", message_id="stray", headers=headers)])
 
     done = folder.penstock("dead", "replay", "orders")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import closing
-
 import pytest
 import typer
 
@@ -16,14 +12,6 @@ from penstock.errors import PenstockError
 from tests.cli.program import Folder
 
 CANARY = "S3CR3T-canary"
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that nobody listens on while the test runs."""
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 @pytest.mark.parametrize(

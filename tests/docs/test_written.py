@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock import errors
-from penstock.reactor import deadletter
+from penstock.app import header_names
 from tests.docs.pages import PAGES, ROOT, anchors
 from tests.docs.written import PARTS, SETTINGS_PAGE, Part, settings_page
 
@@ -40,8 +40,8 @@ def test_the_headers_of_a_dead_letter_are_all_listed() -> None:
     told = set(re.findall(r"^\| `(x-penstock-[\w-]+)`", page, re.MULTILINE))
     written = {
         value
-        for value in vars(deadletter).values()
-        if isinstance(value, str) and value.startswith("x-penstock-")
+        for value in vars(header_names).values()
+        if isinstance(value, str) and value.startswith(header_names.PREFIX) and value != header_names.PREFIX
     }
     assert told == written
 

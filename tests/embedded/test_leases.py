@@ -173,10 +173,7 @@ async def test_a_bus_that_lost_its_lease_takes_another_and_goes_on(path: Path, n
     await publish(bus, "a")
     (lost,) = await received.wait_for(1)
 
-    with sqlite3.connect(path) as somebody:
-        (lease_id,) = somebody.execute("SELECT id FROM leases").fetchone()
-        leases.end(somebody, lease_id, counted=True)
-    somebody.close()
+    _end_the_lease(path)
 
     _, again = await received.wait_for(2)
     assert lost.settler.is_gone
@@ -193,10 +190,7 @@ async def test_an_ack_that_meets_a_lost_lease_is_void_and_flush_returns(path: Pa
     await bus.consume([Subscription(WORK, 10)], received)
     await publish(bus, "a")
     (lost,) = await received.wait_for(1)
-    with sqlite3.connect(path) as somebody:
-        (lease_id,) = somebody.execute("SELECT id FROM leases").fetchone()
-        leases.end(somebody, lease_id, counted=True)
-    somebody.close()
+    _end_the_lease(path)
 
     assert lost.settler.ack(lost.tag)  # nobody has told us yet
     await bus.flush()
@@ -238,3 +232,10 @@ def _one(path: Path, query: str) -> int:
         return int(connection.execute(query).fetchone()[0])
     finally:
         connection.close()
+
+
+def _end_the_lease(path: Path) -> None:
+    with sqlite3.connect(path) as somebody:
+        (lease_id,) = somebody.execute("SELECT id FROM leases").fetchone()
+        leases.end(somebody, lease_id, counted=True)
+    somebody.close()

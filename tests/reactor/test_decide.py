@@ -19,10 +19,9 @@ from penstock.app.outcomes import (
     Rejected,
     Returned,
     Unreadable,
-    Unstarted,
 )
-from penstock.reactor import deadletter
-from penstock.reactor.decide import ACK, HAND_BACK, Decision, Judge, Verdict
+from penstock.app import header_names
+from penstock.reactor.decide import ACK, Decision, Judge, Verdict
 from tests.reactor.deliveries import delivery, handler
 
 NOW_S = 1_700_000_000.0
@@ -49,10 +48,6 @@ def test_what_a_handler_published_is_published_before_the_ack() -> None:
     assert decision.publish == (message,)
 
 
-def test_an_unstarted_delivery_is_handed_back_and_costs_nothing() -> None:
-    assert decide(Unstarted()) is HAND_BACK
-
-
 def test_a_failure_is_retried_on_its_own_queue_with_its_history() -> None:
     decision = decide(Raised(FAILURE), body=b"body", headers={"tenant": "a"}, correlation_id="c")
 
@@ -76,14 +71,14 @@ def test_the_last_attempt_becomes_a_dead_letter_with_the_evidence() -> None:
     assert decision.verdict is Verdict.DEAD
     assert letter.routing_key == "orders.dead"
     assert (
-        letter.headers[deadletter.REASON] == "the handler raised ValueError: no such order (after 3 attempts)"
+        letter.headers[header_names.REASON] == "the handler raised ValueError: no such order (after 3 attempts)"
     )
-    assert letter.headers[deadletter.EXCEPTION] == "ValueError"
-    assert letter.headers[deadletter.TRACEBACK] == "Traceback…"
-    assert letter.headers[deadletter.ATTEMPTS] == 3
-    assert letter.headers[deadletter.QUEUE] == "orders"
-    assert letter.headers[deadletter.FIRST_AT] == "2023-11-14T22:12:20.000+00:00"
-    assert letter.headers[deadletter.LAST_AT] == "2023-11-14T22:13:20.000+00:00"
+    assert letter.headers[header_names.EXCEPTION] == "ValueError"
+    assert letter.headers[header_names.TRACEBACK] == "Traceback…"
+    assert letter.headers[header_names.ATTEMPTS] == 3
+    assert letter.headers[header_names.QUEUE] == "orders"
+    assert letter.headers[header_names.FIRST_AT] == "2023-11-14T22:12:20.000+00:00"
+    assert letter.headers[header_names.LAST_AT] == "2023-11-14T22:13:20.000+00:00"
 
 
 def test_what_was_not_the_messages_fault_is_not_charged() -> None:
@@ -129,5 +124,5 @@ def test_headers_of_a_dead_letter_stay_below_the_frame_limit() -> None:
     ).publish
 
     assert sum(len(str(k)) + len(str(v).encode()) for k, v in letter.headers.items()) <= 32 * 1024
-    assert letter.headers[deadletter.TRACEBACK].endswith("é")
-    assert letter.headers[deadletter.CUT] == "144090 bytes of the message's own headers were left out"
+    assert letter.headers[header_names.TRACEBACK].endswith("é")
+    assert letter.headers[header_names.CUT] == "144090 bytes of the message's own headers were left out"

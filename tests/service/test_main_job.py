@@ -13,7 +13,7 @@ from penstock.app.application import load_app
 from penstock.app.messages import Outgoing
 from penstock.buses.address import open_bus
 from penstock.reactor.service import Reactor, Stop
-from penstock.reactor.slots import SlotState
+from penstock.reactor.slot_state import SlotState
 from tests.channels.conftest import until
 from tests.service.processes import parent_of
 from tests.service.running import ADDRESS, DEADLINE_S, make_database, running, settings_for

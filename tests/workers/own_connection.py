@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any, TypeVar
 
 import structlog
@@ -33,15 +32,21 @@ class Item(Base):
 ITEMS: Table = Base.metadata.tables["item"]
 
 
-class Worker:
-    """Holds an OwnConnection and hands it messages."""
+class EnoughSeenError(Exception):
+    """Ends a waiting that in a worker ends with its process."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+
+class Worker:
+    """Holds an OwnConnection and hands it messages; `on_line` sees the log grow, and may raise `EnoughSeenError`."""
+
+    def __init__(
+        self, url: str, *, on_line: Callable[[int], None] = lambda _lines: None, **options: Any
+    ) -> None:
         self._capture = LogCapture()
-        self.logged = Event()
+        self._on_line = on_line
         log = structlog.wrap_logger(
             structlog.PrintLogger(),
-            processors=[self._note, self._capture],
+            processors=[self._note],
             wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         )
         self.own = OwnConnection(DatabaseSection.model_validate({"url": url, **options}), log=log)
@@ -51,10 +56,12 @@ class Worker:
         return self._capture.entries
 
     def _note(
-        self, _logger: object, _method: str, line: MutableMapping[str, Any]
+        self, logger: object, method: str, line: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        self.logged.set()
-        return line
+        try:
+            return self._capture(logger, method, line)
+        finally:
+            self._on_line(len(self.log))
 
     def message(self, handler: Callable[[OwnConnection], T], name: str = "store") -> T:
         """Run one message as the executor does: begin, handler, commit; rollback when anything raises."""
@@ -73,11 +80,21 @@ class Worker:
         return self.message(lambda own: own.connection.connection.driver_connection, "look")
 
 
+def until_lines(most: int) -> Callable[[int], None]:
+    """So many lines of the log are enough."""
+
+    def count(lines: int) -> None:
+        if lines >= most:
+            raise EnoughSeenError
+
+    return count
+
+
 @contextmanager
 def worker_on(path: Path, **options: Any) -> Iterator[Worker]:
     """A worker with an open connection and the tables."""
     worker = Worker(f"sqlite:///{path}", **options)
-    assert worker.own.open()
+    worker.own.open()
     worker.message(lambda own: Base.metadata.create_all(own.connection), "create")
     try:
         yield worker

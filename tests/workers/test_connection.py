@@ -16,17 +16,6 @@ from penstock.workers.connection import OwnConnection
 from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody_else_on, worker_on
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def worker(path: Path) -> Iterator[Worker]:
-    with worker_on(path, busy_timeout_s=5) as worker:
-        yield worker
-
-
 class OrderRefusedError(Exception):
     pass
 
@@ -320,7 +309,7 @@ def test_its_repr_tells_where_and_in_which_state(worker: Worker, path: Path) -> 
 def test_without_a_url_nothing_is_opened_and_a_handler_is_told_what_to_set() -> None:
     worker = Worker("sqlite:///unused.db")
     worker.own = OwnConnection(DatabaseSection(), log=worker.own._log)
-    assert worker.own.open()
+    worker.own.open()
     worker.message(repr)
     with pytest.raises(ConfigurationError, match=r"database\.url is not set"):
         worker.message(lambda own: own.connection)

@@ -20,18 +20,21 @@ from penstock.workers.connection import OwnConnection
 from penstock.workers.database import mysql, sqlite
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from tests.workers.own_connection import ITEMS, Base, Worker, names_in, somebody_else_on, worker_on
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
+from tests.workers.own_connection import ITEMS, Base, EnoughSeenError, Worker, names_in, somebody_else_on, until_lines, worker_on
 
 
 @pytest.fixture
 def worker(path: Path) -> Iterator[Worker]:
     with worker_on(path, busy_timeout_s=5, connect_backoff_cap_s=0.01) as worker:
         yield worker
+
+
+def worker_of_absent_mysql() -> Worker:
+    """It knows which database it would speak to, and nobody answers there."""
+    worker = Worker("mysql+pymysql://pen@127.0.0.1:1/shop", on_line=until_lines(1), connect_backoff_cap_s=0.01)
+    with pytest.raises(EnoughSeenError):
+        worker.own.open()
+    return worker
 
 
 def insert_cup(own: OwnConnection) -> None:
@@ -275,8 +278,7 @@ def test_a_file_that_cannot_be_written_costs_the_connection_and_not_the_message(
     ],
 )
 def test_mysqls_errors_are_told_apart(error: Exception, lost: bool, busy: bool) -> None:
-    worker = Worker("mysql+pymysql://pen@127.0.0.1:1/shop", connect_backoff_cap_s=0.01)
-    assert not worker.own.open(lambda: bool(worker.log))
+    worker = worker_of_absent_mysql()
     assert (worker.own.is_lost(error), worker.own.is_busy(error)) == (lost, busy)
     worker.own.close()
 
@@ -300,8 +302,7 @@ def test_what_follows_a_statement_that_a_deadline_cut_off_is_refused_and_charged
     with pytest.raises(mysql.CutOffError, match="cut off") as caught:
         raw.query("SELECT 2")
     assert asked == ["SELECT 1"], "the answer to the first is still on its way"
-    worker = Worker("mysql+pymysql://pen@127.0.0.1:1/shop", connect_backoff_cap_s=0.01)
-    assert not worker.own.open(lambda: bool(worker.log))
+    worker = worker_of_absent_mysql()
     assert not worker.own.is_lost(caught.value)
     worker.own.close()
 
@@ -320,7 +321,7 @@ def test_any_database_that_sqlalchemy_knows_gets_the_general_treatment(path: Pat
     section = DatabaseSection.model_validate({"url": f"sqlite:///{path}"})
     worker = Worker(f"sqlite:///{path}")
     worker.own._kind = DatabaseKind(Address(section), section)
-    assert worker.own.open()
+    worker.own.open()
     worker.message(lambda own: Base.metadata.create_all(own.connection))
     before = worker.driver_connection()
     worker.message(insert_cup)

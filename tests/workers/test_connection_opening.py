@@ -5,23 +5,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 
 from penstock.errors import ConfigurationError
-from penstock.workers.database import mysql, opening
-from tests.workers.own_connection import ITEMS, Base, Worker, names_in
+from penstock.workers.database import mysql
+from tests.workers.own_connection import ITEMS, Base, EnoughSeenError, Worker, names_in, until_lines
 
 CANARY = "S3CR3T-canary"
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and refuses connections."""
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 @pytest.fixture
@@ -36,8 +27,10 @@ def mute_port() -> Iterator[int]:
 def test_a_database_that_is_down_is_waited_for_and_each_failure_is_told_without_the_password(
     closed_port: int,
 ) -> None:
-    worker = Worker(f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{closed_port}/shop", connect_backoff_cap_s=0.01)
-    assert worker.own.open(lambda: len(worker.log) >= 4) is False
+    url = f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{closed_port}/shop"
+    worker = Worker(url, on_line=until_lines(4), connect_backoff_cap_s=0.01)
+    with pytest.raises(EnoughSeenError):
+        worker.own.open()
     assert [line["attempt"] for line in worker.log] == [1, 2, 3, 4]
     for line in worker.log:
         assert line["event"] == "database not reachable; trying again"
@@ -52,36 +45,23 @@ def test_a_server_that_accepts_and_never_greets_is_given_up_and_tried_again(
     mute_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mysql, "_GREETING_TIMEOUT_S", 0.05)
-    worker = Worker(f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{mute_port}/shop", connect_backoff_cap_s=0.01)
-    assert worker.own.open(lambda: len(worker.log) >= 2) is False
+    url = f"mysql+pymysql://pen:{CANARY}@127.0.0.1:{mute_port}/shop"
+    worker = Worker(url, on_line=until_lines(2), connect_backoff_cap_s=0.01)
+    with pytest.raises(EnoughSeenError):
+        worker.own.open()
     assert "timed out" in worker.log[0]["error"]
-    worker.own.close()
-
-
-def test_a_stop_ends_the_wait_between_two_attempts(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_FIRST_WAIT_S", 36_000)
-    worker = Worker(f"mysql+pymysql://pen@127.0.0.1:{closed_port}/shop", connect_backoff_cap_s=36_000)
-    stop = Event()
-    opened: list[bool] = []
-    thread = Thread(target=lambda: opened.append(worker.own.open(stop)))
-    thread.start()
-    assert worker.logged.wait(10)
-    stop.set()
-    thread.join(timeout=10)
-    assert opened == [False]
     worker.own.close()
 
 
 def test_a_folder_that_appears_later_is_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "mounted later"
-    worker = Worker(f"sqlite:///{folder}/app.db", connect_backoff_cap_s=0.01)
 
-    def mount() -> bool:
-        if len(worker.log) == 2:
-            folder.mkdir(exist_ok=True)
-        return False
+    def mount(lines: int) -> None:
+        if lines == 2:
+            folder.mkdir()
 
-    assert worker.own.open(mount) is True
+    worker = Worker(f"sqlite:///{folder}/app.db", on_line=mount, connect_backoff_cap_s=0.01)
+    worker.own.open()
     assert worker.log[0]["error"] == f"unable to open database file: {folder} is not a folder"
     assert worker.log[-1]["event"] == "database reachable again"
     worker.message(lambda own: Base.metadata.create_all(own.connection))
@@ -93,8 +73,9 @@ def test_a_folder_that_appears_later_is_waited_for(tmp_path: Path) -> None:
 def test_what_is_no_database_is_waited_for_too_because_it_may_be_replaced(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     path.write_text("this is a text" * 1000)
-    worker = Worker(f"sqlite:///{path}", connect_backoff_cap_s=0.01)
-    assert worker.own.open(lambda: bool(worker.log)) is False
+    worker = Worker(f"sqlite:///{path}", on_line=until_lines(1), connect_backoff_cap_s=0.01)
+    with pytest.raises(EnoughSeenError):
+        worker.own.open()
     assert "file is not a database" in worker.log[0]["error"]
     worker.own.close()
 
@@ -138,8 +119,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_opening_twice_keeps_the_connection(tmp_path: Path) -> None:
     worker = Worker(f"sqlite:///{tmp_path}/app.db")
-    assert worker.own.open()
+    worker.own.open()
     first = worker.driver_connection()
-    assert worker.own.open()
+    worker.own.open()
     assert worker.driver_connection() is first
     worker.own.close()

@@ -16,17 +16,6 @@ from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody
 Leave = Callable[[OwnConnection], object]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "app.db"
-
-
-@pytest.fixture
-def worker(path: Path) -> Iterator[Worker]:
-    with worker_on(path, busy_timeout_s=5) as worker:
-        yield worker
-
-
 def sql(statement: str) -> Leave:
     return lambda own: own.connection.exec_driver_sql(statement)
 

@@ -11,16 +11,13 @@ import pytest
 
 from penstock.errors import DeadlineExceeded
 from penstock.workers.deadline import SoftDeadline
+from tests import soft_deadline
 
 
 @pytest.fixture
 def deadline() -> Iterator[SoftDeadline]:
-    before = signal.getsignal(signal.SIGALRM)
-    made = SoftDeadline(usable=True)
-    made.install()
-    yield made
-    made.disarm()
-    signal.signal(signal.SIGALRM, before)
+    with soft_deadline.installed() as installed:
+        yield installed
 
 
 def spin(seconds: float) -> None:

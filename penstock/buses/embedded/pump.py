@@ -14,11 +14,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from random import uniform
+from random import Random
 from typing import Final
 
 import structlog
 
+from penstock.app.backoff import Backoff
+from penstock.app.messages import MAX_DELAY_S
 from penstock.buses.contract import Delivery
 from penstock.buses.embedded.clock import BusClock
 from penstock.buses.embedded.deliveries import Consumer, Deliveries
@@ -33,8 +35,8 @@ log = structlog.get_logger(__name__)
 
 #: Longest that a lost wake-up or a dead process goes unseen.
 LOOK_AROUND_S: Final = 1.0
-#: First wait after a round that failed; doubled up to `bus.reconnect_cap_s`.
-FIRST_BACKOFF_S: Final = 0.05
+#: Longest wait after the first round that failed; doubled up to `bus.reconnect_cap_s`.
+FIRST_BACKOFF_S: Final = 0.1
 #: How long closing tries to hand deliveries back; after that their lease does it.
 END_WAIT_S: Final = 5.0
 
@@ -59,7 +61,8 @@ class Pump:
         self._path = path
         self._writer = writer
         self._clock = clock
-        self._backoff_cap_s = backoff_cap_s
+        self._backoff = Backoff(first_s=FIRST_BACKOFF_S, cap_s=min(backoff_cap_s, MAX_DELAY_S))
+        self._random = Random()
         self._look_around_s = min(LOOK_AROUND_S, lease_s / RENEWALS)
         self._renew_s = lease_s / RENEWALS
         pipe = WakeupPipe(folder_of(path))
@@ -172,8 +175,7 @@ class Pump:
                 self._fail(round_, takes)
                 failures += 1
                 self._complain(error)
-                cap_s = min(self._backoff_cap_s, FIRST_BACKOFF_S * 2 ** min(failures, 16))
-                await asyncio.sleep(uniform(0, cap_s))
+                await asyncio.sleep(self._backoff.delay_s(failures, self._random))
                 continue
             failures = 0
             self._complaint = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, cast
@@ -23,8 +24,8 @@ from penstock.errors import DatabaseError
 _current: ContextVar[LocalTransaction | None] = ContextVar("penstock_db_transaction", default=None)
 
 
-class LocalStatements:
-    """Statements of one caller, in the transaction of that number."""
+class LocalStatements(ABC):
+    """Statements of one caller, in the transaction that a subclass names."""
 
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service = service
@@ -50,8 +51,9 @@ class LocalStatements:
         found = cast("Rows", await self._run("fetch_one", statement, parameters))
         return unpack(found.columns, found.pieces[0])[0] if found.pieces else None
 
+    @abstractmethod
     def _number(self) -> int | None:
-        raise NotImplementedError
+        """The transaction that a statement belongs to; None for one of its own."""
 
     async def _run(self, want: Want, statement: str, parameters: Parameters) -> object:
         check_text(statement)

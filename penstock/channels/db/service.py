@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw
 
-from penstock.channels.db.calls import SERVICE, Query, Want
+from penstock.channels.db.calls import Query, Want
 from penstock.channels.db.faults import is_locked, translated, would_write
 from penstock.channels.db.group import Outcome, Statement
 from penstock.channels.db.opening import DatabaseFile, find_file
@@ -27,7 +27,6 @@ from penstock.channels.db.transaction import OpenTransaction
 from penstock.channels.db.writer import Writer, WriterStatistics
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.config.limits import LimitsSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
@@ -39,13 +38,9 @@ _FRAME_BYTES: Final = 64
 class DatabaseService:
     """The service named "db"; `frame_bytes` is what a result may fill."""
 
-    name: Final = SERVICE
-
-    def __init__(self, section: DatabaseSection, *, frame_bytes: int | None = None) -> None:
+    def __init__(self, section: DatabaseSection, *, frame_bytes: int) -> None:
         self._section = section
-        self._limit_bytes = (
-            LimitsSection().frame_bytes if frame_bytes is None else frame_bytes
-        ) - _FRAME_BYTES
+        self._limit_bytes = frame_bytes - _FRAME_BYTES
         self._file: DatabaseFile | ConfigurationError | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None

@@ -46,7 +46,6 @@ class WriterStatistics:
     """Who writes, in words."""
     statements: int
     commits: int
-    transactions: int
 
 
 class _Waiting:
@@ -87,7 +86,7 @@ class Writer:
         self._transaction: OpenTransaction | None = None
         self._locked_since_s: float | None = None
         self._is_closing = False
-        self._statements = self._commits = self._transactions = 0
+        self._statements = self._commits = 0
 
     def __repr__(self) -> str:
         return (
@@ -97,7 +96,7 @@ class Writer:
     def statistics(self) -> WriterStatistics:
         """Counts since the start, and who holds the writer."""
         return WriterStatistics(
-            self._waiting(), self._holder(), self._statements, self._commits, self._transactions
+            self._waiting(), self._holder(), self._statements, self._commits
         )
 
     async def open(self) -> None:
@@ -222,7 +221,6 @@ class Writer:
             next(self._numbers), waiting.caller, time.monotonic(), on_abandoned=self._thread.interrupt
         )
         self._transaction = transaction
-        self._transactions += 1
         waiting.end(transaction)
         try:
             transaction.end(await self._follow(transaction))

@@ -12,13 +12,13 @@ from typing import Final
 
 from sqlalchemy import create_engine, func, select
 
+from penstock.app import header_names
 from penstock.cli.connecting import connected
 from penstock.cli.demo.folder import DemoFolder
 from penstock.cli.letters import Letter
 from penstock.cli.shown import show_table, show_text
 from penstock.config import Settings
 from penstock.demo import tables
-from penstock.reactor import deadletter
 
 LARGEST: Final = 6
 MOST_IMPORTED: Final = 6
@@ -100,7 +100,7 @@ def show_report(
     """Tables, figures, and the next commands."""
     show_table("Largest packages", ("package", "modules", "classes", "functions", "lines"), totals.packages)
     show_table("Most imported modules", ("module", "imported by"), totals.imported)
-    rows = [(one.id, one.reason, one.says(deadletter.ATTEMPTS)) for one in letters]
+    rows = [(one.id, one.reason, one.says(header_names.ATTEMPTS)) for one in letters]
     show_table(f"Dead letters of {run.queue}", ("id", "why", "attempts"), rows, whole=("id",))
     rate = run.settled / run.took_s if run.took_s else 0.0
     workers = "1 worker process" if run.processes == 1 else f"{run.processes} worker processes"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from random import Random
-from threading import Event
-from typing import Final, TypeAlias
+from typing import Final
 
 from sqlalchemy.pool import PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
@@ -15,22 +13,17 @@ from penstock.app.backoff import Backoff
 from penstock.errors import ConfigurationError
 from penstock.workers.database.kind import DatabaseKind
 
-StopSignal: TypeAlias = Callable[[], bool] | Event | None
-
 _FIRST_WAIT_S: Final = 0.2
-#: How often a stop signal that is not an Event is asked.
-_ASK_EACH_S: Final = 0.05
 
 
 def open_patiently(
     kind: DatabaseKind,
     *,
     cap_s: float,
-    should_stop: StopSignal,
     log: FilteringBoundLogger,
     limit_s: float | None = None,
 ) -> PoolProxiedConnection | None:
-    """Open the connection, however often it takes; None when asked to stop, or after `limit_s` seconds.
+    """Open the connection, however often it takes; None after `limit_s` seconds.
 
     Raises `ConfigurationError` when the driver does not understand what it is told.
     """
@@ -38,7 +31,7 @@ def open_patiently(
     random = Random()
     give_up_at = None if limit_s is None else time.monotonic() + limit_s
     attempt = 0
-    while not _stopped(should_stop):
+    while True:
         attempt += 1
         try:
             held = kind.connect()
@@ -60,24 +53,8 @@ def open_patiently(
                 "database not reachable; trying again",
                 database=str(kind.address), error=words, attempt=attempt, next_try_s=round(wait_s, 2),
             )  # fmt: skip
-            _wait(wait_s, should_stop)
+            time.sleep(wait_s)
         else:
             if attempt > 1:
                 log.info("database reachable again", database=str(kind.address), attempt=attempt)
             return held
-    return None
-
-
-def _stopped(should_stop: StopSignal) -> bool:
-    if should_stop is None:
-        return False
-    return should_stop.is_set() if isinstance(should_stop, Event) else should_stop()
-
-
-def _wait(seconds: float, should_stop: StopSignal) -> None:
-    if isinstance(should_stop, Event):
-        should_stop.wait(seconds)
-        return
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not _stopped(should_stop):
-        time.sleep(min(left, _ASK_EACH_S) if should_stop is not None else left)

@@ -21,7 +21,7 @@ def limit(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 async def main():
-    service = DatabaseService(DatabaseSection.model_validate({"url": "sqlite:///" + sys.argv[1]}))
+    service = DatabaseService(DatabaseSection.model_validate({"url": "sqlite:///" + sys.argv[1]}), frame_bytes=1 << 20)
     db = LocalDatabase(service, Caller("handler"))
     await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
     await db.execute("INSERT INTO t (v) VALUES ('before')")

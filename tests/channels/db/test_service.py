@@ -15,7 +15,7 @@ import pytest
 from penstock.channels.db.service import DatabaseService
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ConfigurationError, DatabaseError
-from tests.channels.conftest import MakeService, local, until
+from tests.channels.conftest import LIMIT_BYTES, MakeService, local, until
 
 
 async def test_statements_run_and_each_is_its_own_transaction(
@@ -161,7 +161,7 @@ async def test_the_file_is_opened_as_the_settings_say(make_service: MakeService,
     ],
 )
 async def test_a_url_that_cannot_be_used_is_told_at_the_first_use(url: str | None, words: str) -> None:
-    service = DatabaseService(DatabaseSection.model_validate({"url": url}))
+    service = DatabaseService(DatabaseSection.model_validate({"url": url}), frame_bytes=LIMIT_BYTES)
     await service.start()
     for _ in range(2):
         with pytest.raises(ConfigurationError, match=words) as caught:
