@@ -99,8 +99,8 @@ async def _some_go_on() -> bool:
 
 async def _serve(app: App, address: str, settings: Settings, *, only: Sequence[str], inline: bool) -> None:
     stop = Stop()
-    stops.forward(asyncio.get_running_loop(), stop.request)
     reactor = Reactor(app, address, open_bus(settings.bus), settings, only=only, inline=inline)
+    stops.forward(asyncio.get_running_loop(), stop.request, reactor.renew_workers)
     health_file = settings.service.health_file
     health = HealthFile(
         None if health_file is None else Path(health_file),

@@ -34,6 +34,16 @@ RESPAWN: Final = Backoff(attempts=1, first_s=0.1, cap_s=5.0)
 _log = structlog.get_logger("penstock.pool")
 
 
+class Tenure:
+    """The time of one slot on its seat."""
+
+    def __init__(self) -> None:
+        self.used_up = asyncio.Event()
+        """Somebody has to take its place."""
+        self.ended = asyncio.Event()
+        """Somebody has."""
+
+
 class Pool:
     """Keeps the slots alive; `start`, then `lend` and `give_back`, then `stop` and `aclose`."""
 
@@ -59,7 +69,8 @@ class Pool:
         self._slots: set[Slot] = set()
         self._idle: deque[Slot] = deque()
         self._retired: set[Slot] = set()
-        self._used_up: dict[Slot, asyncio.Event] = {}
+        self._tenures: dict[Slot, Tenure] = {}
+        self._renewal: asyncio.Task[None] | None = None
         self._seats: list[asyncio.Task[None]] = []
         self._endings: set[asyncio.Task[None]] = set()
         self._watch: asyncio.Task[None] | None = None
@@ -122,9 +133,21 @@ class Pool:
             self._idle.append(slot)
             self._check_used_up(slot)
 
+    def renew(self) -> None:
+        """Replace every slot, one after the other, by a successor that imports the handlers anew; asked again, from the start.
+
+        A slot goes when its successor is ready. While the new code cannot be imported, the old slots serve.
+        """
+        if self._renewal is not None:
+            self._renewal.cancel()
+        if not self._is_stopping:
+            self._renewal = self._side_tasks.start(self._renew_all(), "penstock-renewal")
+
     def stop(self) -> None:
         """Replace nobody any more; who dies from here on was asked to."""
         self._is_stopping = True
+        if self._renewal is not None:
+            self._renewal.cancel()
         for seat in self._seats:
             seat.cancel()
 
@@ -141,14 +164,23 @@ class Pool:
     async def _keep(self, name: str) -> None:
         slot = await self._boot(name)
         while True:
-            event = self._used_up[slot] = asyncio.Event()
+            tenure = self._tenures[slot] = Tenure()
             self._idle.append(slot)
             self._on_idle()
-            await event.wait()
+            await tenure.used_up.wait()
             successor = await self._boot(name)
             if slot.state is not SlotState.DEAD:
                 self._retire(slot)
             slot = successor
+            tenure.ended.set()
+
+    async def _renew_all(self) -> None:
+        tenures = list(self._tenures.values())
+        _log.info("the workers are replaced one by one, to import the handlers anew", slots=len(tenures))
+        for tenure in tenures:
+            tenure.used_up.set()
+            await tenure.ended.wait()
+        _log.info("every worker has been replaced", slots=len(tenures))
 
     async def _boot(self, name: str) -> Slot:
         failures = 0
@@ -210,13 +242,13 @@ class Pool:
         if not self._is_stopping:
             self._deaths += 1
         slot.forget()
-        event = self._used_up.pop(slot, None)
-        if event is not None:
-            event.set()
+        tenure = self._tenures.pop(slot, None)
+        if tenure is not None:
+            tenure.used_up.set()
 
     def _check_used_up(self, slot: Slot) -> None:
-        event = self._used_up.get(slot)
-        if event is None or event.is_set():
+        tenure = self._tenures.get(slot)
+        if tenure is None or tenure.used_up.is_set():
             return
         most = self._section.recycle_messages
         most_bytes = self._section.recycle_mib * 1024 * 1024
@@ -227,10 +259,10 @@ class Pool:
                 pid=slot.pid,
                 messages=slot.messages,
             )
-            event.set()
+            tenure.used_up.set()
 
     def _retire(self, slot: Slot) -> None:
-        self._used_up.pop(slot, None)
+        self._tenures.pop(slot, None)
         if slot in self._idle:
             self._idle.remove(slot)
             self._end(self._close(slot))

@@ -112,6 +112,7 @@ class Reactor:
                 consumer_timeout_s=settings.bus.consumer_timeout_s,
             )
         self._settings = settings
+        self._in_process = inline
         self._changed = asyncio.Event()
         self._bus = bus
         self._served = [
@@ -218,6 +219,19 @@ class Reactor:
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers that live."""
         return tuple(slot.pid for slot in self._pool.slots if slot.pid is not None)
+
+    def renew_workers(self) -> None:
+        """Replace the workers one by one, so that they import the handlers anew; nothing is lost, nothing pauses.
+
+        Which queues there are, and what runs on the loop, stays as it was at the start.
+        """
+        if self._pool.slots and not self._in_process:
+            self._pool.renew()
+        else:
+            _log.warning(
+                "there is no worker to replace: start the service again to take its handlers anew",
+                handlers=len(self._served),
+            )
 
     async def run(self, stop: Stop) -> None:
         """Consume until `stop` is requested, then drain and return.

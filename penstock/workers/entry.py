@@ -31,7 +31,7 @@ from penstock.channels.jobs import BootReport, Report
 from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Recorder
 from penstock.channels.stub import Channel
-from penstock.errors import ConnectionMisused, PenstockError
+from penstock.errors import ConnectionMisused, HandlerError, PenstockError
 from penstock.workers.connection import OwnConnection
 from penstock.workers.deadline import SoftDeadline
 from penstock.workers.execute import Executor
@@ -96,6 +96,13 @@ class Worker:
         self._deadline.install()
         self._app = load_app(self._plan.app)
         by_queue = {handler.queue.name: handler for handler in self._app.handlers}
+        gone = [queue for queue in self._plan.queues if queue not in by_queue]
+        if gone:
+            msg = (
+                f"application {self._plan.app!r} has no handler any more for {', '.join(map(repr, gone))}, which the "
+                "service consumes: start the service again to change its queues"
+            )
+            raise HandlerError(msg)
         self.executor.serve([by_queue[queue] for queue in self._plan.queues])
         self._database.open()
         for hook in self._app.start_hooks:

@@ -114,7 +114,7 @@ def test_what_runs_longer_than_the_drain_is_handed_back(folder: Folder) -> None:
     assert service.events()[-1]["handed_back"] == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_request_during_the_import_is_not_lost(folder: Folder, number: signal.Signals) -> None:
     # Given an application whose import waits for us
     os.mkfifo(folder.path / "gate")

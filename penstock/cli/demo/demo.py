@@ -122,11 +122,11 @@ class _Demo:
     async def _work(self) -> Statistics:
         """Consume, publish, and stop when all is settled, or a signal asks for it; returns how far it came."""
         stop = Stop()
-        stops.forward(asyncio.get_running_loop(), stop.request)
         app = handlers.on_broker if self._is_shared else handlers.app
         address = f"penstock.demo.handlers:{'on_broker' if self._is_shared else 'app'}"
         bus = open_bus(self._settings.bus)
         reactor = Reactor(app, address, bus, self._settings)
+        stops.forward(asyncio.get_running_loop(), stop.request, reactor.renew_workers)
         running = asyncio.create_task(reactor.run(stop), name="penstock-demo")
         ready = asyncio.create_task(reactor.ready.wait(), name="penstock-demo-ready")
         try:
