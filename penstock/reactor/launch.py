@@ -113,7 +113,10 @@ def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int) -> 
     context: BaseContext = multiprocessing.get_context(plan.start_method)
     descriptors = (entry.InheritedDescriptor(worker_socket.fileno()), entry.InheritedDescriptor(recorder_fd))
     executor = ProcessPoolExecutor(
-        max_workers=1, mp_context=context, initializer=entry.begin, initargs=descriptors
+        max_workers=1,
+        mp_context=context,
+        initializer=entry.begin_process,
+        initargs=(*descriptors, plan.start_method),
     )
     try:
         # A spawned child, and a fork server that has to be started again, inherit the blocked signals.

@@ -92,7 +92,8 @@ class Slot:
         try:
             await self._launch(await self._serve_channel())
             report = await self._boot_report()
-        except (BrokenProcessPool, OSError, CancelledError) as error:
+        except (BrokenProcessPool, OSError, EOFError, CancelledError) as error:
+            # EOFError: the fork server died while it was asked.
             how = await self._bury()
             msg = f"the worker process of slot {self.name} died while it was booting ({how})"
             raise SlotDied(msg) from error

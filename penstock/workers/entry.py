@@ -182,8 +182,18 @@ _inherited: tuple[int, int] | None = None
 _worker: Worker | None = None
 
 
+def begin_process(channel: InheritedDescriptor, recorder: InheritedDescriptor, start_method: str) -> None:
+    """The initializer of an executor with processes: whatever becomes of the reactor, this one dies with it.
+
+    Not later: a reactor that is killed before it has sent the plan would leave a worker that waits for it for ever.
+    """
+    ignore_stop_signals()
+    die_with_reactor(of_fork_server=start_method == "forkserver")
+    begin(channel, recorder)
+
+
 def begin(channel: InheritedDescriptor, recorder: InheritedDescriptor) -> None:
-    """The executor's initializer: it only keeps the two descriptors, because an exception here breaks the pool."""
+    """Keep the two descriptors until `boot`: an exception here would break the pool without a word."""
     global _inherited  # noqa: PLW0603 - one worker a process; the executor offers no other place
     _inherited = (channel.fd, recorder.fd)
 
@@ -233,8 +243,6 @@ def _not_begun() -> PenstockError:
 
 
 def _become_worker(plan: WorkerPlan) -> None:
-    ignore_stop_signals()
-    die_with_reactor(of_fork_server=plan.start_method == "forkserver")
     # A core dump would hold payloads.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     for name in _SECRET_VARIABLES:

@@ -7,8 +7,10 @@ import os
 import random
 import signal
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -127,6 +129,41 @@ async def test_nothing_is_lost_whatever_is_killed(bus_url: str, tmp_path: Path) 
     assert seconds_until_gone(workers) < 1.0
     # A kill between commit and ack repeats at most what was out: never all, and never the bystanders of a worker's death.
     assert sum(found.values()) - len(found) < MESSAGES / 4
+
+
+async def test_a_fork_server_that_dies_while_slots_boot_costs_only_time(bus_url: str, tmp_path: Path) -> None:
+    dice = random.Random(SEED)
+    make_database(tmp_path)
+    bus = await connected(bus_url, tmp_path)
+    service = await ServiceProcess.start(bus_url, tmp_path, "--only", "t.only")
+    await service.wait_line("a worker is ready", count=2)
+
+    # Each new one is killed at another moment of its slots' boot, which takes some 20 ms.
+    victims: set[int] = set()
+    for _ in range(12):
+        victim = await fork_server_of(service.pid, but=victims)
+        await asyncio.sleep(dice.random() * 0.03)
+        kill_quietly(victim)
+        victims.add(victim)
+    boots = service.boots
+    await service.wait_line("a worker is ready", count=boots + 1)
+    await publish(bus, "t.only", [{"id": n} for n in range(10)])
+    await until_settled(bus, tmp_path, {f"m{n}" for n in range(10)})
+
+    assert await service.stop() == 0
+    assert [line for line in service.lines if line.get("level") == "critical"] == []
+    await bus.aclose()
+
+
+async def fork_server_of(reactor: int, *, but: set[int]) -> int:
+    """The reactor's fork server, as soon as it has one that is none of these."""
+    async with asyncio.timeout(60):
+        while True:
+            for child in psutil.Process(reactor).children():
+                with suppress(psutil.NoSuchProcess):
+                    if child.pid not in but and any("forkserver" in word for word in child.cmdline()):
+                        return child.pid
+            await asyncio.sleep(0.002)
 
 
 async def until_settled(bus: Bus, folder: Path, expected: set[str]) -> None:
