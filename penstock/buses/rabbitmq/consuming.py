@@ -61,6 +61,10 @@ class Consumers:
         for group in self._groups:
             await group.set_prefetch(queue, prefetch)
 
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the broker has confirmed and not cancelled."""
+        return frozenset().union(*(group.consuming() for group in self._groups))
+
     async def flush(self) -> None:
         """Returns when all acks asked for are written."""
         await asyncio.gather(*(group.flush() for group in self._groups))
@@ -85,6 +89,8 @@ class ConsumingChannel:
         self._numbers = itertools.count(1)
         self._tags: dict[str, str] = {}
         """Queue by consumer tag; what is not in here has to be healed."""
+        self._confirmed: set[str] = set()
+        """Consumer tags that the broker has answered for, those that are gone included."""
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
@@ -115,6 +121,12 @@ class ConsumingChannel:
         # aiormq starts a task for each delivery: those that came before the last cancel-ok run now.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the broker has confirmed on an AMQP channel that is open."""
+        if self._channel is None or self._channel.is_closed:
+            return frozenset()
+        return frozenset(queue for tag, queue in self._tags.items() if tag in self._confirmed)
 
     async def flush(self) -> None:
         """Returns when all acks asked for are written."""
@@ -218,6 +230,7 @@ class ConsumingChannel:
         except BaseException:
             self._tags.pop(tag, None)
             raise
+        self._confirmed = (self._confirmed & self._tags.keys()) | {tag}
 
     def _on_closed(self, settler: ChannelSettler, lost: asyncio.Future[object]) -> None:
         settler.die()
