@@ -13,6 +13,7 @@ _TALKATIVE: Final = (
     "aiosqlite",
     "asyncio",
     "sqlalchemy",
+    "uvicorn",
     "penstock.workers.database.pool",
 )
 #: What moves a terminal's cursor or talks to the terminal, in seven bits and in eight; a tab and a newline do not.

@@ -89,6 +89,10 @@ class Bus(Protocol):
         """True while messages can be consumed and published."""
         ...
 
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the bus has confirmed and not taken back; none while the connection is down."""
+        ...
+
     async def connect(self) -> None:
         """Open it. Raises `BusUnavailable` when it cannot be reached or refuses the login."""
         ...

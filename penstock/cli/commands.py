@@ -88,6 +88,16 @@ def run(
         Literal["auto", "console", "json"] | None,
         typer.Option(help="auto: console on a terminal, JSON lines otherwise.", show_default="auto"),
     ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Answer /live, /ready and /metrics on this port of 127.0.0.1.",
+            show_default="off",
+        ),
+    ] = None,
     loop: Annotated[
         Literal["auto", "asyncio", "uvloop"],
         typer.Option(help="The event loop; auto takes uvloop where it is installed."),
@@ -102,6 +112,7 @@ def run(
         database=database,
         workers={"processes": processes},
         service={"drain_seconds": drain_seconds, "log_level": log_level, "log_format": log_format},
+        http={"port": http_port},
     )
     return run_service(address, settings, only=tuple(only or ()), inline=inline, loop=loop)
 

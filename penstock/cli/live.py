@@ -9,7 +9,7 @@ import typer
 from penstock.cli.exits import Exit
 from penstock.cli.words import fail
 from penstock.config import Settings
-from penstock.reactor.health import Health, default_folder, default_health_file, read_health, what_is_wrong
+from penstock.health.file import Health, default_folder, default_health_file, read_health, what_is_wrong
 
 
 def check_live(address: str | None, settings: Settings, *, wants_ready: bool) -> Exit:
@@ -56,5 +56,5 @@ def _check(path: Path, *, wants_ready: bool) -> Exit:
 
 def _state(health: Health) -> str:
     queues = "1 queue" if len(health.queues) == 1 else f"{len(health.queues)} queues"
-    doing = f"consuming {queues}" if health.is_ready else "starting or stopping, not consuming"
+    doing = f"consuming {queues}" if health.is_ready else "; ".join(health.why_not_ready)
     return f"process {health.pid}, {doing}"

@@ -7,7 +7,6 @@ import contextlib
 import faulthandler
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import structlog
@@ -20,8 +19,9 @@ from penstock.cli.loading import load_application
 from penstock.cli.signals import stops
 from penstock.cli.words import fail, secrets
 from penstock.config import Settings
+from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
-from penstock.reactor.health import HealthFile
+from penstock.health.keeping import kept_health
 from penstock.reactor.log import configure_logging
 from penstock.reactor.service import Reactor, Stop
 from penstock.reactor.slot_state import SlotFault
@@ -101,17 +101,22 @@ async def _serve(app: App, address: str, settings: Settings, *, only: Sequence[s
     stop = Stop()
     reactor = Reactor(app, address, open_bus(settings.bus), settings, only=only, inline=inline)
     stops.forward(asyncio.get_running_loop(), stop.request, reactor.renew_workers)
-    health_file = settings.service.health_file
-    health = HealthFile(
-        None if health_file is None else Path(health_file),
+    queues = [handler.queue.name for handler in app.select(only)]
+    async with kept_health(
+        reactor,
+        stop,
+        settings,
         application=address,
-        queues=[handler.queue.name for handler in app.select(only)],
-        is_ready=lambda: reactor.ready.is_set() and not stop.requested.is_set(),
-    )
-    beating = asyncio.create_task(health.keep(), name="penstock-health")
-    try:
+        queues=queues,
+        ask_database=lambda: _ask(settings.database),
+    ):
         await reactor.run(stop)
-    finally:
-        beating.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beating
+
+
+def _ask(section: DatabaseSection) -> str | None:
+    """Why the database is away, in words; None when it answers."""
+    # In the thread that asks: SQLAlchemy takes its time to import.
+    from penstock.cli.check.database import look_at_database
+
+    _, problems = look_at_database(section)
+    return problems[0].words if problems else None

@@ -27,10 +27,12 @@ class Secrets:
         return f"<Secrets [{len(self._texts)} texts]>"
 
     def add(self, settings: Settings) -> None:
-        """Remember the passwords in the settings' URLs."""
+        """Remember the passwords in the settings' URLs, and the endpoint's token."""
         self.add_url(settings.bus.url.get_secret_value())
         if settings.database.url is not None:
             self.add_url(settings.database.url.get_secret_value())
+        if settings.http.token is not None:
+            self._know({settings.http.token.get_secret_value(): HIDDEN})
 
     def add_url(self, url: str) -> None:
         """Remember the passwords in one URL, as written and decoded."""
@@ -50,6 +52,9 @@ class Secrets:
             if "pass" in name.lower() and value:
                 found |= {f"{name}={form}": f"{name}={HIDDEN}" for form in _forms(value)}
                 found |= {form: HIDDEN for form in _forms(value) if len(form) >= MIN_CHARS}
+        self._know(found)
+
+    def _know(self, found: dict[str, str]) -> None:
         # The longest first: one may be part of another.
         known = dict(self._texts) | found
         self._texts = sorted(known.items(), key=lambda pair: len(pair[0]), reverse=True)

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from penstock.config.bus import BusSection
 from penstock.config.database import DatabaseSection
+from penstock.config.http import HttpSection
 from penstock.config.limits import LimitsSection
 from penstock.config.service import ServiceSection
 from penstock.config.workers import WorkersSection
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     workers: WorkersSection = Field(default_factory=WorkersSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
     service: ServiceSection = Field(default_factory=ServiceSection)
+    http: HttpSection = Field(default_factory=HttpSection)
 
 
 def load_settings(

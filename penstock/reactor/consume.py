@@ -61,9 +61,11 @@ class Intake:
     def deliver(self, delivery: Delivery) -> None:
         """Take one delivery on; never blocks, never raises for what it holds."""
         if delivery.redelivered and self._joins(delivery):
+            self._by_queue[delivery.queue].tally.joined += 1
             return
         self.delivered += 1
         served = self._by_queue[delivery.queue]
+        served.tally.delivered += 1
         work = Work(delivery, served, alone=is_suspect(delivery))
         self._joiner.begin(work)
         if self._is_stopped:

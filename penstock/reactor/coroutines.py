@@ -6,6 +6,7 @@ A coroutine that blocks the loop blocks everything; work that needs a core belon
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Final
@@ -29,7 +30,7 @@ from penstock.config.limits import LimitsSection
 from penstock.errors import DatabaseBusy, DeadlineExceeded, PayloadError
 from penstock.reactor.settle import Settle
 from penstock.reactor.side_tasks import SideTasks
-from penstock.reactor.work import Served, Work, job_of
+from penstock.reactor.work import Served, Work, job_of, note_run
 
 #: A cancelled handler gets so long for its clean-up.
 CANCEL_WAIT_S: Final = 2.0
@@ -95,12 +96,14 @@ class Coroutines:
         caller = Caller(f"handler {handler.name}")
         bus = LocalBus(self._services["bus"], caller, limit_bytes=self._frame_bytes)
         bus.begin(delivery.message_id, handler.name)
+        began_s = time.monotonic()
         try:
             outcome = await self._handle(work, bus, caller)
         finally:
             # Also when cancelled: an open transaction must not outlive its message.
             for service in self._services.values():
                 service.forget(caller)
+        note_run(work, began_s, time.monotonic())
         self._settle([(work, outcome)])
 
     async def _handle(self, work: Work, bus: LocalBus, caller: Caller) -> Outcome:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
+from weakref import WeakSet
 
 import structlog
 
@@ -22,14 +23,17 @@ _log = structlog.get_logger("penstock.deadlines")
 
 async def watch_deadlines(slots: Callable[[], Iterable[Slot]], kill_after_s: float) -> None:
     """Kill what runs `kill_after_s` seconds beyond its handler's `timeout`; returns only when cancelled."""
+    killed: WeakSet[Slot] = WeakSet()
     while True:
         await asyncio.sleep(TICK_S)
         now_s = time.monotonic()
         for slot in list(slots()):
             reading, work = slot.reading()
             timeout_s = work.served.handler.options.timeout_s if work is not None else None
-            if work is None or timeout_s is None or now_s - reading.since_s <= timeout_s + kill_after_s:
+            if work is None or timeout_s is None or slot in killed or now_s - reading.since_s <= timeout_s + kill_after_s:
                 continue
+            killed.add(slot)
+            work.served.tally.deadline_kills += 1
             _log.error(
                 "a handler ignored its deadline: its worker is killed, the message is tried again or dead lettered",
                 slot=slot.name,

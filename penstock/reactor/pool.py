@@ -94,6 +94,11 @@ class Pool:
         return len(self._idle)
 
     @property
+    def is_ready(self) -> bool:
+        """True while a slot is booted, or none is wanted."""
+        return not self._size or any(slot.state.value in ("idle", "busy") for slot in self._slots)
+
+    @property
     def deaths(self) -> int:
         """Workers that died without being asked to."""
         return self._deaths

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 import structlog
 
@@ -26,11 +27,13 @@ from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Service
 from penstock.config import Settings
 from penstock.errors import ConfigurationError, PublishError
+from penstock.reactor.calls import Calls
 from penstock.reactor.consume import Intake
 from penstock.reactor.coroutines import Coroutines
 from penstock.reactor.decide import Judge, Verdict
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.drain import Drain
+from penstock.reactor.figures import Figures, figures_of
 from penstock.reactor.join import Joiner
 from penstock.reactor.launch import make_plan
 from penstock.reactor.log import write_worker_line
@@ -41,6 +44,9 @@ from penstock.reactor.prefetch import refuse_endless, share_prefetch
 from penstock.reactor.settle import Settlement
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.work import Served
+
+#: A sentence names no more queues than this.
+NAMED_QUEUES: Final = 5
 
 _log = structlog.get_logger("penstock.reactor")
 
@@ -133,16 +139,18 @@ class Reactor:
             on_settled=self._changed.set,
         )
         self._database = DatabaseService(settings.database, frame_bytes=settings.limits.frame_bytes)
-        self._services: Mapping[str, Service] = {
+        services: Mapping[str, Service] = {
             "bus": BusService(self._publish, settings.bus.confirm_timeout_s),
             "db": self._database,
         }
+        self._calls = Calls()
+        services = self._calls.watch(services)
         self._dispatcher = Dispatcher()
         queues = tuple(handler.queue.name for handler in handlers)
         self._pool = Pool(
             lambda slot: make_plan(address, queues, slot, settings, in_process=inline),
             settings.workers if plain else settings.workers.model_copy(update={"processes": 0}),
-            self._services,
+            services,
             self._side_tasks,
             on_line=write_worker_line,
             random=random,
@@ -153,7 +161,7 @@ class Reactor:
         )
         coroutines = Coroutines(
             [served for served in self._served if served.handler.is_async],
-            self._services,
+            services,
             self._side_tasks,
             limits=settings.limits,
             settle=self._settlement.settle,
@@ -207,6 +215,28 @@ class Reactor:
             unsettled=self._intake.delivered - sum(counts.values()),
             worker_deaths=self._pool.deaths,
         )
+
+    def figures(self) -> Figures:
+        """Everything that is counted, for metrics."""
+        return figures_of(
+            self._served, self._bus, self._dispatcher, self._pool, self._calls, self._database
+        )
+
+    def why_not_ready(self) -> list[str]:
+        """Why messages are not handled now, in words; empty when they are."""
+        if not self.ready.is_set():
+            return ["it is starting"]
+        consuming = self._bus.consuming()
+        missing = [served.handler.queue.name for served in self._served]
+        missing = [queue for queue in missing if queue not in consuming]
+        words = []
+        if missing:
+            shown = ", ".join(repr(queue) for queue in missing[:NAMED_QUEUES])
+            more = len(missing) - NAMED_QUEUES
+            words.append(f"not consumed: {shown}" + (f" and {more} more" if more > 0 else ""))
+        if not self._pool.is_ready:
+            words.append("no worker is booted")
+        return words
 
     async def wait_until(self, condition: Callable[[Statistics], bool]) -> Statistics:
         """Returns the statistics once the condition holds; looked at after every delivery and settlement."""

@@ -76,6 +76,10 @@ class Settlement:
         now_s = time.monotonic()
         rest: list[tuple[Work, Decision]] = []
         for work, outcome in ended:
+            work.served.tally.note_outcome(outcome)
+            if not work.ended_s:
+                # It died, or was never run: there is no better moment to count its ack's lag from.
+                work.ended_s = now_s
             if outcome is DONE:
                 self._ack(work, now_s, Verdict.ACKED)
                 continue
@@ -97,6 +101,7 @@ class Settlement:
         self._joiner.forget(work)
         work.delivery.settler.requeue(work.delivery.tag)
         self.counts[Verdict.HANDED_BACK] += 1
+        work.served.tally.handed_back += 1
         self._on_settled()
 
     def ack_again(self, delivery: Delivery) -> None:
@@ -157,7 +162,19 @@ class Settlement:
         work.delivery.settler.ack(work.delivery.tag)
         self._joiner.end(work, now_s)
         self.counts[verdict] += 1
+        _count(work, now_s, verdict)
         self._on_settled()
+
+
+def _count(work: Work, now_s: float, verdict: Verdict) -> None:
+    tally = work.served.tally
+    tally.ack_lag.observe(now_s - work.ended_s)
+    if verdict is Verdict.ACKED:
+        tally.acked += 1
+    elif verdict is Verdict.RETRIED:
+        tally.retried += 1
+    else:
+        tally.dead += 1
 
 
 def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:

@@ -15,6 +15,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +36,7 @@ from penstock.reactor.batch_end import BatchEnd, after_death, after_report
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
 from penstock.reactor.processes import UNTOLD_EXIT_CODE, how_it_ended, is_readable, open_pidfd
 from penstock.reactor.slot_state import TRANSITIONS, SlotDied, SlotFault, SlotState
-from penstock.reactor.work import Work, job_of
+from penstock.reactor.work import Work, job_of, note_batch
 
 #: A dead worker's socket ends when its process does, unless a child of the handler holds a copy: not waited for longer.
 EOF_WAIT_S: Final = 1.0
@@ -168,8 +169,7 @@ class Slot:
             msg = "its channel ended before it had told every outcome"
             return self._after_death(await self._bury(), ChannelError(msg))
         end = after_report(works[: self._boundary], report.marks, self._told)
-        for work, run_ns in zip(works, report.run_ns, strict=False):
-            work.served.note_run(run_ns / 1e9)
+        note_batch(works, report.run_ns, time.monotonic())
         self.messages += len(report.run_ns)
         self._become(SlotState.IDLE)
         return end

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.app.handlers import AnyHandler
 from penstock.buses.contract import Delivery
 from penstock.channels.jobs import Job
+from penstock.reactor.tally import Tally
 
 #: Weight of a new run time when it is longer, and when it is shorter, than what is remembered: a handler that turns
 #: slow must stop travelling in large batches at once.
@@ -26,6 +28,7 @@ class Served:
     """Prefetch in force: `prefetch`, or less while the handler is slow."""
     run_s: float | None = None
     """Recent run time of one delivery; None before the first."""
+    tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
         self.allowed = self.prefetch
@@ -56,6 +59,10 @@ class Work:
     is_settled: bool = False
     alone: bool = False
     """It travels in a batch of its own, because it may have killed a worker before."""
+    received_s: float = field(default_factory=time.monotonic)
+    """When it was taken on, monotonic."""
+    ended_s: float = 0.0
+    """When its run ended, monotonic; 0 before."""
     _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -68,6 +75,24 @@ class Work:
                 "handler": self.served.handler.name,
             }
         return self._fields
+
+
+def note_run(work: Work, began_s: float, ended_s: float) -> None:
+    """A delivery ran in this time; both monotonic."""
+    tally = work.served.tally
+    tally.queue_wait.observe(began_s - work.received_s)
+    tally.run_time.observe(ended_s - began_s)
+    work.ended_s = ended_s
+
+
+def note_batch(works: Sequence[Work], run_ns: Sequence[int], ended_s: float) -> None:
+    """The first of these deliveries ran, one after the other, so long each; the last one ended at `ended_s`, monotonic."""
+    began_s = ended_s - sum(run_ns) / 1e9
+    for work, ran_ns in zip(works, run_ns, strict=False):
+        run_s = ran_ns / 1e9
+        work.served.note_run(run_s)
+        note_run(work, began_s, began_s + run_s)
+        began_s += run_s
 
 
 def job_of(work: Work) -> Job:

@@ -41,7 +41,7 @@ from penstock.workers.output import LogToChannel, PrintToChannel, structlog_proc
 #: Set where this module was imported; a worker of the fork server finds its parent's pid here.
 LOADED_IN_PID: Final = os.getpid()
 #: Settings that no worker needs and no handler should find.
-_SECRET_VARIABLES: Final = ("PENSTOCK_BUS__URL",)
+_SECRET_VARIABLES: Final = ("PENSTOCK_BUS__URL", "PENSTOCK_HTTP__TOKEN")
 
 
 class InheritedDescriptor:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.cli.signals import ECHO_S
-from penstock.reactor.health import default_health_file, read_health
+from penstock.health.file import default_health_file, read_health
 
 DEADLINE_S: Final = 60.0
 #: The console script where it is installed; its main module is a file, which children would import again.

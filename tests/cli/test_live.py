@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from penstock.cli.exits import Exit
 from penstock.errors import ConfigurationError
-from penstock.reactor.health import (
+from penstock.health.file import (
     STALE_S,
     Health,
     HealthFile,
@@ -107,13 +107,13 @@ def test_a_process_that_waits_to_be_fetched_is_gone() -> None:
 
 async def test_the_file_is_kept_while_the_loop_turns_and_removed_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "health.json"
-    ready = False
-    file = HealthFile(path, application="shop", queues=["a", "b"], is_ready=lambda: ready)
+    missing = ["no worker is booted"]
+    file = HealthFile(path, application="shop", queues=["a", "b"], why_not_ready=lambda: missing)
 
     keeping = asyncio.create_task(file.keep())
     await asyncio.sleep(0)
     first = read_health(path)
-    ready = True
+    missing = []
     file.write()
     second = read_health(path)
     keeping.cancel()
@@ -123,12 +123,13 @@ async def test_the_file_is_kept_while_the_loop_turns_and_removed_at_the_end(tmp_
     assert first is not None
     assert second is not None
     assert (first.is_ready, second.is_ready) == (False, True)
+    assert first.why_not_ready == ("no worker is booted",)
     assert (first.pid, first.queues) == (os.getpid(), ("a", "b"))
     assert not path.exists()
 
 
 async def test_a_file_that_cannot_be_written_is_told_once_and_stops_nothing(tmp_path: Path) -> None:
-    file = HealthFile(tmp_path / "no" / "health.json", application="shop", queues=[], is_ready=lambda: True)
+    file = HealthFile(tmp_path / "no" / "health.json", application="shop", queues=[], why_not_ready=list)
 
     with capture_logs() as lines:
         keeping = asyncio.create_task(file.keep())
@@ -145,7 +146,7 @@ def test_two_services_that_write_one_file_are_told_to_use_two(tmp_path: Path) ->
     path = tmp_path / "health.json"
 
     async def begin() -> None:
-        file = HealthFile(path, application="shop", queues=[], is_ready=lambda: True)
+        file = HealthFile(path, application="shop", queues=[], why_not_ready=list)
         keeping = asyncio.create_task(file.keep())
         await asyncio.sleep(0)
         keeping.cancel()
@@ -170,7 +171,7 @@ def test_a_default_place_that_somebody_else_prepared_is_not_used(
     folder.symlink_to(tmp_path / "theirs")
 
     with pytest.raises(ConfigurationError, match="not a folder of this user alone"):
-        HealthFile(None, application="shop", queues=[], is_ready=lambda: True).write()
+        HealthFile(None, application="shop", queues=[], why_not_ready=list).write()
 
     assert list((tmp_path / "theirs").iterdir()) == []
 

@@ -37,6 +37,21 @@ async def test_stopping_and_flushing_without_consuming_is_harmless(bus: Bus) -> 
     await bus.flush()
 
 
+async def test_consuming_names_the_queues_whose_consumer_is_confirmed(bus: Bus, declared: Declared) -> None:
+    queues = [await declared("one"), await declared("two")]
+    names = {queue.name for queue in queues}
+    assert bus.consuming() == set()
+
+    await bus.consume([Subscription(queue, 2) for queue in queues], Received())
+    assert bus.consuming() == names
+    await bus.set_prefetch(queues[0].name, 5)
+    assert bus.consuming() == names
+    await bus.stop_consuming()
+    assert bus.consuming() == set()
+    await bus.aclose()
+    assert bus.consuming() == set()
+
+
 async def test_a_bus_that_is_not_there_is_said_in_words_without_the_password(unreachable: BusSection) -> None:
     bus = open_bus(unreachable)
 

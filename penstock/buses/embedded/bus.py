@@ -62,6 +62,12 @@ class EmbeddedBus:
             and (self._pump is None or self._pump.is_alive)
         )
 
+    def consuming(self) -> frozenset[str]:
+        """Queues that are consumed, while the file can be written and what is in it is delivered."""
+        if self._pump is None or not self.is_connected:
+            return frozenset()
+        return self._pump.deliveries.consuming()
+
     async def connect(self) -> None:
         """Open the file, or create it.
 

@@ -108,6 +108,10 @@ class Deliveries:
         """Whether a queue is being consumed."""
         return queue_id in self._consumers
 
+    def consuming(self) -> frozenset[str]:
+        """The queues that are being consumed."""
+        return frozenset(consumer.queue for consumer in self._consumers.values())
+
     def consume(self, consumers: Iterable[Consumer]) -> None:
         """Begin to claim from more queues."""
         for consumer in consumers:

@@ -56,6 +56,12 @@ class RabbitBus:
         """True while messages can be published, and consumed when they are."""
         return self._publishing.is_up and (self._consumers is None or self._consuming.is_up)
 
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the broker has confirmed; none while the consuming connection is down."""
+        if self._consumers is None or not self._consuming.is_up:
+            return frozenset()
+        return self._consumers.consuming()
+
     async def connect(self) -> None:
         """Open the publishing connection. Raises `BusUnavailable`."""
         await self._publishing.open()

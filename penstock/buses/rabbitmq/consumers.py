@@ -65,6 +65,10 @@ class Consumers:
         for group in self._groups:
             await group.set_prefetch(queue, prefetch)
 
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the broker has confirmed and not cancelled."""
+        return frozenset().union(*(group.consuming() for group in self._groups))
+
     def flush(self) -> None:
         """Write all acks asked for so far."""
         for group in self._groups:

@@ -56,6 +56,8 @@ class ConsumingChannel:
         """Queue by consumer tag; what is not in here has to be healed."""
         self._flows: dict[str, Flow] = {}
         """By each consumer tag that this AMQP channel has had: deliveries come until its end is confirmed."""
+        self._confirmed: set[str] = set()
+        """Consumer tags that the broker has answered for, those that are gone included."""
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
@@ -93,6 +95,12 @@ class ConsumingChannel:
         self._stop_healing()
         if self._connection is not None:
             await self._turns.finish(self._cancel_all(self._connection))
+
+    def consuming(self) -> frozenset[str]:
+        """Queues whose consumer the broker has confirmed on an AMQP channel that is open."""
+        if self._channel is None or self._channel.is_closed:
+            return frozenset()
+        return frozenset(queue for tag, queue in self._tags.items() if tag in self._confirmed)
 
     def flush(self) -> None:
         """Write all acks asked for so far."""
@@ -221,6 +229,7 @@ class ConsumingChannel:
         except BaseException:
             self._tags.pop(tag, None)
             raise
+        self._confirmed = (self._confirmed & self._tags.keys()) | {tag}
 
     def _on_closed(self, settler: ChannelSettler, lost: asyncio.Future[object]) -> None:
         settler.die()

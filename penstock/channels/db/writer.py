@@ -16,7 +16,8 @@ import asyncio
 import itertools
 import sqlite3
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,7 +30,7 @@ from penstock.channels.db.transaction import OpenTransaction, Step
 from penstock.channels.db.writer_thread import WriterThread
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy
+from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy, DatabaseError
 
 #: So many statements share a commit at most; the time budget ends a group sooner.
 MAX_GROUP: Final = 256
@@ -46,6 +47,9 @@ class WriterStatistics:
     """Who writes, in words."""
     statements: int
     commits: int
+    transactions: int
+    group_commits: Mapping[int, int]
+    """Commits of statements outside transactions, by how many they held; `MAX_GROUP` bounds how many kinds."""
 
 
 class _Waiting:
@@ -86,7 +90,8 @@ class Writer:
         self._transaction: OpenTransaction | None = None
         self._locked_since_s: float | None = None
         self._is_closing = False
-        self._statements = self._commits = 0
+        self._statements = self._commits = self._transactions = 0
+        self._group_commits: Counter[int] = Counter()
 
     def __repr__(self) -> str:
         return (
@@ -96,7 +101,12 @@ class Writer:
     def statistics(self) -> WriterStatistics:
         """Counts since the start, and who holds the writer."""
         return WriterStatistics(
-            self._waiting(), self._holder(), self._statements, self._commits
+            self._waiting(),
+            self._holder(),
+            self._statements,
+            self._commits,
+            self._transactions,
+            self._group_commits.copy(),
         )
 
     async def open(self) -> None:
@@ -200,6 +210,9 @@ class Writer:
         finished = await self._thread.run_group(statements, self._progress)
         self._note_lock(is_locked=finished.is_locked)
         self._commits += finished.commits
+        held = sum(not isinstance(outcome, DatabaseError | None) for outcome in finished.outcomes)
+        # More than one commit: each statement had its own.
+        self._group_commits[held if finished.commits == 1 else 1] += finished.commits
         for waiting, outcome in zip(group, finished.outcomes, strict=True):
             if outcome is not None:
                 self._statements += 1

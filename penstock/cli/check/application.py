@@ -17,7 +17,7 @@ from penstock.cli.check.database import look_at_database
 from penstock.cli.check.findings import BusFindings, Problem
 from penstock.cli.exits import Exit
 from penstock.cli.loading import load_application
-from penstock.cli.secrets import masked
+from penstock.cli.secrets import HIDDEN, masked
 from penstock.cli.shown import show_pairs, show_table, show_text
 from penstock.cli.words import fail
 from penstock.config import Settings
@@ -99,7 +99,8 @@ def _settings_rows(settings: Settings) -> list[tuple[str, str, str]]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, SecretStr):
-        return masked(value.get_secret_value())
+        text = value.get_secret_value()
+        return masked(text) if "://" in text else HIDDEN
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -39,10 +39,12 @@ class Health(msgspec.Struct, frozen=True):
     application: str
     queues: tuple[str, ...]
     is_ready: bool
-    """True while messages are consumed."""
+    """True while messages are handled."""
     monotonic_s: float
     """The writer's monotonic clock; all processes of one boot share it."""
     unix_s: float
+    why_not_ready: tuple[str, ...] = ()
+    """In words, what is missing; empty when nothing is."""
 
 
 def default_health_file(application: str) -> Path:
@@ -60,17 +62,22 @@ def default_folder() -> Path:
 class HealthFile:
     """Keeps one health file up to date; run `keep` as a task and cancel it to end it.
 
-    `path` None is the default place. `is_ready` is asked at every beat.
+    `path` None is the default place. `why_not_ready` is asked at every beat.
     """
 
     def __init__(
-        self, path: Path | None, *, application: str, queues: Sequence[str], is_ready: Callable[[], bool]
+        self,
+        path: Path | None,
+        *,
+        application: str,
+        queues: Sequence[str],
+        why_not_ready: Callable[[], Sequence[str]],
     ) -> None:
         self.path = path or default_health_file(application)
         self._is_default = path is None
         self._application = application
         self._queues = tuple(queues)
-        self._is_ready = is_ready
+        self._why_not_ready = why_not_ready
         self._last_fault: str | None = None
 
     def __repr__(self) -> str:
@@ -90,8 +97,9 @@ class HealthFile:
         """Write it once, whole: a reader sees the old or the new one. Raises `OSError`, `ConfigurationError`."""
         if self._is_default:
             _make_private(self.path.parent)
+        why_not = tuple(self._why_not_ready())
         health = Health(
-            os.getpid(), self._application, self._queues, self._is_ready(), time.monotonic(), time.time()
+            os.getpid(), self._application, self._queues, not why_not, time.monotonic(), time.time(), why_not
         )
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         fresh.write_bytes(msgspec.json.encode(health))

@@ -1,0 +1,97 @@
+"""Ready means: every queue is consumed, a worker is booted, the database answers."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+
+from penstock.health.database import DatabaseWatch
+from penstock.health.readiness import Readiness
+from tests.broker import Broker
+from tests.cli.program import Folder, until
+from tests.health.watched import watched
+
+
+def test_a_service_whose_broker_is_away_is_live_and_not_ready(folder: Folder, own_broker: Broker) -> None:
+    folder.environment["PENSTOCK_BUS__URL"] = own_broker.url
+    folder.environment["PENSTOCK_BUS__RECONNECT_CAP_S"] = "0.2"
+    with watched(folder) as service:
+        service.until_ready()
+        own_broker.stop()
+        service.until_not_ready("not consumed: 'plain', 'blocks'")
+        during = service.metrics()
+        assert service.get("/live").status == 200
+        not_ready = folder.penstock("check", "watched", "--ready")
+        own_broker.start()
+        service.until_ready()
+        after = service.metrics()
+
+    consuming = 'penstock_consuming{handler="watched.plain",queue="plain"}'
+    assert (during[consuming], during["penstock_bus_connected"], during["penstock_ready"]) == (0, 0, 0)
+    assert (after[consuming], after["penstock_bus_connected"], after["penstock_ready"]) == (1, 1, 1)
+    assert "not consumed: 'plain', 'blocks'" in not_ready.stderr
+
+
+def test_a_service_whose_database_is_away_says_why(folder: Folder) -> None:
+    path, aside = folder.path / "app.db", folder.path / "aside.db"
+    with watched(folder) as service:
+        service.until_ready()
+        path.rename(aside)
+        path.write_bytes(b"this is no database" * 100)
+        service.until_not_ready("file is not a database")
+        assert service.metrics()["penstock_database_answers"] == 0
+        assert service.get("/live").status == 200
+        path.unlink()
+        shutil.move(aside, path)
+        service.until_ready()
+        assert service.metrics()["penstock_database_answers"] == 1
+
+
+def test_a_service_without_a_worker_is_not_ready_until_one_is_booted(folder: Folder) -> None:
+    folder.write(
+        "gated.py",
+        "import time\nfrom pathlib import Path\nfrom penstock import App\napp = App()\n\n"
+        "@app.on_worker_start\ndef wait(state):\n"
+        "    while Path('closed').exists():\n        time.sleep(0.02)\n\n"
+        "@app.handler('dies')\ndef dies(payload: dict) -> None:\n    import os\n    os._exit(1)\n",
+    )
+    with watched(folder, "gated") as service:
+        service.until_ready()
+        closed = folder.write("closed", "")
+        folder.penstock("publish", "dies", "{}")
+        service.until_not_ready("no worker is booted")
+        during = service.metrics()
+        closed.unlink()
+        service.until_ready()
+
+    assert during['penstock_slots{phase="booting"}'] == 1
+    assert during["penstock_worker_deaths_total"] >= 1
+
+
+def test_a_starting_service_says_so_and_a_stopping_one_says_nothing_else() -> None:
+    stopping = asyncio.Event()
+    readiness = Readiness(lambda: ["it is starting"], DatabaseWatch(lambda: None), stopping)
+
+    assert readiness.why_not() == ("it is starting", "the database has not answered yet")
+    stopping.set()
+    assert readiness.why_not() == ("it is stopping",)
+
+
+def asked(ask: Callable[[], str | None]) -> str | None:
+    watch = DatabaseWatch(ask)
+    watch.start()
+    try:
+        until(lambda: watch.why_not() != "the database has not answered yet", "an answer")
+        return watch.why_not()
+    finally:
+        watch.stop()
+
+
+def test_the_database_is_asked_from_a_thread_and_whatever_it_raises_is_no_answer() -> None:
+    def breaks() -> str | None:
+        raise OSError("no route")
+
+    assert asked(lambda: None) is None
+    assert asked(lambda: "it refuses the login") == "it refuses the login"
+    assert asked(breaks) == "the database cannot be asked: OSError: no route"

@@ -1,0 +1,154 @@
+"""What Prometheus reads of a running service agrees with what was published to it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from prometheus_client import REGISTRY
+
+from penstock.app.outcomes import Outcome
+from penstock.app.payloads import make_outgoing
+from penstock.buses.address import open_bus
+from penstock.buses.contract import Bus
+from penstock.health.exposition import OUTCOMES, RETURNED
+from tests.health.watched import get, named, samples
+from tests.service.processes import ServiceProcess
+from tests.service.running import make_database, settings_for
+
+ONLY = ("t.store", "t.stored", "t.fails", "t.dies", "t.deadline", "t.channel")
+GOOD, TWICE, REJECTED, UNREADABLE, DYING, CHANNEL = 200, 5, 3, 2, 1, 20
+LABELS = {"queue", "handler", "outcome", "phase", "channel", "method", "le", "version", "application"}
+
+
+async def publish(bus: Bus, queue: str, *payloads: Any) -> None:
+    messages = [
+        make_outgoing(queue, payload, id=f"{queue}-{n}-{payload}") for n, payload in enumerate(payloads)
+    ]
+    assert await bus.publish(messages, timeout_s=30) == [None] * len(messages)
+
+
+async def test_a_scrape_agrees_with_what_was_published(
+    bus_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_WORKERS__KILL_AFTER_S", "0.2")
+    make_database(tmp_path)
+    only = [word for queue in ONLY for word in ("--only", queue)]
+    service = await ServiceProcess.start(bus_url, tmp_path, *only, "--http-port", "0")
+    port = (await service.wait_line("probes and metrics are answered"))["port"]
+    await service.wait_line("consuming")
+    bus = open_bus(settings_for(bus_url, tmp_path).bus)
+    await bus.connect()
+
+    await publish(bus, "t.store", *({"id": n} for n in range(GOOD)))
+    await publish(bus, "t.store", *({"id": f"not a number {n}"} for n in range(UNREADABLE)))
+    await publish(bus, "t.fails", *({"kind": "value", "times": 1} for _ in range(TWICE)))
+    await publish(bus, "t.fails", *({"kind": "reject"} for _ in range(REJECTED)))
+    await publish(bus, "t.dies", *({"how": "exit", "times": 1} for _ in range(DYING)))
+    await publish(bus, "t.deadline", {"how": "swallows"})
+    await publish(bus, "t.channel", *({} for _ in range(CHANNEL)))
+    metrics = await settled(
+        port,
+        {
+            "t.store": GOOD + UNREADABLE,
+            "t.fails": TWICE + REJECTED,
+            "t.dies": DYING,
+            "t.deadline": 1,
+            "t.channel": CHANNEL,
+        },
+    )
+    await bus.aclose()
+    assert await service.stop() == 0
+
+    def of(name: str, handler: str, **labels: str) -> float:
+        own = {"queue": f"t.{handler}", "handler": f"tests.service.application.{handler}", **labels}
+        return metrics[named(name, own)]
+
+    assert of("penstock_deliveries_total", "store") == GOOD + UNREADABLE
+    assert of("penstock_acks_total", "store") == GOOD
+    assert of("penstock_dead_letters_total", "store") == UNREADABLE
+    assert of("penstock_outcomes_total", "store", outcome="unreadable") == UNREADABLE
+    assert of("penstock_outcomes_total", "store", outcome="returned") == GOOD
+    # Each of them published one message on, and each that failed for good published none.
+    assert of("penstock_deliveries_total", "stored") == GOOD + TWICE
+    assert of("penstock_acks_total", "stored") == GOOD + TWICE
+
+    assert of("penstock_outcomes_total", "fails", outcome="raised") == TWICE
+    assert of("penstock_outcomes_total", "fails", outcome="rejected") == REJECTED
+    assert of("penstock_retries_total", "fails") == TWICE
+    assert of("penstock_dead_letters_total", "fails") == REJECTED
+    assert of("penstock_deliveries_total", "fails") == 2 * TWICE + REJECTED
+
+    assert of("penstock_outcomes_total", "dies", outcome="died") == DYING
+    assert of("penstock_retries_total", "dies") == DYING
+    kills = of("penstock_deadline_kills_total", "deadline")
+    assert kills == of("penstock_outcomes_total", "deadline", outcome="died") >= 1
+    assert metrics["penstock_worker_deaths_total"] == DYING + kills
+
+    assert metrics['penstock_channel_calls_total{channel="db",method="begin"}'] == CHANNEL
+    assert metrics['penstock_channel_calls_total{channel="db",method="commit"}'] == CHANNEL
+    assert metrics['penstock_channel_calls_total{channel="db",method="execute"}'] == CHANNEL + GOOD + TWICE
+    assert metrics["penstock_group_commit_statements_sum"] == GOOD + TWICE
+    assert 1 <= metrics["penstock_group_commit_statements_count"] <= GOOD + TWICE
+
+    assert of("penstock_handler_seconds_count", "store") == GOOD + UNREADABLE
+    assert of("penstock_queue_wait_seconds_count", "store") == GOOD + UNREADABLE
+    assert of("penstock_ack_lag_seconds_count", "store") == GOOD + UNREADABLE
+    assert of("penstock_ack_lag_seconds_bucket", "store", le="+Inf") == GOOD + UNREADABLE
+    assert 0 < of("penstock_handler_seconds_sum", "store") < 60
+    assert sum(value for name, value in metrics.items() if name.startswith("penstock_slots{")) == 2
+    assert metrics["penstock_loop_lag_seconds_count"] > 0
+    assert metrics["process_open_fds"] > 0
+    assert (metrics["penstock_live"], metrics["penstock_ready"]) == (1, 1)
+
+
+async def settled(port: int, done: dict[str, int]) -> dict[str, float]:
+    """Scrape until so many messages of each queue have ended and nothing is out."""
+
+    def ended(metrics: dict[str, float], queue: str) -> float:
+        names = ("penstock_acks_total{", "penstock_dead_letters_total{")
+        return sum(v for name, v in metrics.items() if name.startswith(names) and f'queue="{queue}"' in name)
+
+    async with asyncio.timeout(60):
+        while True:
+            metrics = samples((await asyncio.to_thread(get, port, "/metrics")).body)
+            out = sum(value for name, value in metrics.items() if name.startswith("penstock_unsettled{"))
+            if not out and all(ended(metrics, queue) >= count for queue, count in done.items()):
+                return metrics
+            await asyncio.sleep(0.05)
+
+
+async def test_labels_are_bounded_and_no_message_says_what_they_are(tmp_path: Path) -> None:
+    make_database(tmp_path)
+    bus_url = f"sqlite:///{tmp_path / 'bus.db'}"
+    service = await ServiceProcess.start(bus_url, tmp_path, "--only", "t.fails", "--http-port", "0")
+    port = (await service.wait_line("probes and metrics are answered"))["port"]
+    await service.wait_line("consuming")
+    before = len(samples(await _text(port)))
+    bus = open_bus(settings_for(bus_url, tmp_path).bus)
+    await bus.connect()
+    await publish(bus, "t.fails", *({"kind": "value", "n": f"S3CR3T-canary-{n}"} for n in range(5)))
+    await settled(port, {"t.fails": 5})
+    await bus.aclose()
+    text = await _text(port)
+    await service.stop()
+
+    assert len(samples(text)) == before
+    assert set(re.findall(r'[{,](\w+)="', text)) <= LABELS
+    assert "canary" not in text
+
+
+async def _text(port: int) -> str:
+    return (await asyncio.to_thread(get, port, "/metrics")).body
+
+
+def test_the_registry_of_everybody_is_left_alone() -> None:
+    assert not [metric for metric in REGISTRY.collect() if metric.name.startswith("penstock")]
+
+
+def test_every_outcome_has_its_word() -> None:
+    assert {"Returned", *OUTCOMES} >= {kind.__name__ for kind in get_args(Outcome)} - {"Unstarted"}
+    assert RETURNED not in OUTCOMES.values()
