@@ -6,7 +6,7 @@ A coroutine that blocks the loop blocks everything; work that needs a core belon
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Final
 

@@ -31,11 +31,11 @@ from penstock.reactor.coroutines import Coroutines
 from penstock.reactor.decide import Judge, Verdict
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.drain import Drain
+from penstock.reactor.filling import Filler
 from penstock.reactor.join import Joiner
 from penstock.reactor.launch import make_plan
 from penstock.reactor.log import write_worker_line
 from penstock.reactor.pace import Pace
-from penstock.reactor.filling import Filler
 from penstock.reactor.pool import Pool
 from penstock.reactor.prefetch import share_prefetch
 from penstock.reactor.settle import Settlement
@@ -140,9 +140,7 @@ class Reactor:
             random=random,
             in_process=inline and bool(plain),
         )
-        self._filler = Filler(
-            self._pool, self._dispatcher, self._side_tasks, settle=self._settlement.settle
-        )
+        self._filler = Filler(self._pool, self._dispatcher, self._side_tasks, settle=self._settlement.settle)
         coroutines = Coroutines(
             [served for served in self._served if served.handler.is_async],
             self._services,

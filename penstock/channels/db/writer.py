@@ -95,9 +95,7 @@ class Writer:
 
     def statistics(self) -> WriterStatistics:
         """Counts since the start, and who holds the writer."""
-        return WriterStatistics(
-            self._waiting(), self._holder(), self._statements, self._commits
-        )
+        return WriterStatistics(self._waiting(), self._holder(), self._statements, self._commits)
 
     async def open(self) -> None:
         """Open the file now. Raises `DatabaseBusy`, or `DatabaseError` when it cannot be opened."""
