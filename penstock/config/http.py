@@ -23,9 +23,7 @@ class HttpSection(Section):
     @model_validator(mode="after")
     def _safe(self) -> Self:
         if self.port is not None and self.token is None and not _is_loopback(self.host):
-            msg = (
-                f"{self.host} can be reached from other machines: set http.token as well, or leave http.host at 127.0.0.1"
-            )
+            msg = f"{self.host} can be reached from other machines: set http.token as well, or leave http.host at 127.0.0.1"
             raise ValueError(msg)
         return self
 

@@ -30,7 +30,12 @@ async def watch_deadlines(slots: Callable[[], Iterable[Slot]], kill_after_s: flo
         for slot in list(slots()):
             reading, work = slot.reading()
             timeout_s = work.served.handler.options.timeout_s if work is not None else None
-            if work is None or timeout_s is None or slot in killed or now_s - reading.since_s <= timeout_s + kill_after_s:
+            if (
+                work is None
+                or timeout_s is None
+                or slot in killed
+                or now_s - reading.since_s <= timeout_s + kill_after_s
+            ):
                 continue
             killed.add(slot)
             work.served.tally.deadline_kills += 1

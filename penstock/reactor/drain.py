@@ -13,8 +13,8 @@ from penstock.channels.db.service import DatabaseService
 from penstock.reactor.consume import Intake
 from penstock.reactor.coroutines import Coroutines
 from penstock.reactor.dispatch import Dispatcher
-from penstock.reactor.pace import Pace
 from penstock.reactor.filling import Filler
+from penstock.reactor.pace import Pace
 from penstock.reactor.settle import Settlement
 
 #: After the drain deadline: what is still being published gets so long before it is handed back.

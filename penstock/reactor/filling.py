@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
-from penstock.app.outcomes import Died, Outcome
+from penstock.app.outcomes import Died
 from penstock.reactor.batch_end import BatchEnd
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.pool import Pool
@@ -40,9 +39,7 @@ _log = structlog.get_logger("penstock.filling")
 class Filler:
     """Gives the pool's idle slots work; `start`, then `wake` whenever work was added, then `drain`."""
 
-    def __init__(
-        self, pool: Pool, dispatcher: Dispatcher, side_tasks: SideTasks, *, settle: Settle
-    ) -> None:
+    def __init__(self, pool: Pool, dispatcher: Dispatcher, side_tasks: SideTasks, *, settle: Settle) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
         self._side_tasks = side_tasks

@@ -33,9 +33,7 @@ def safe_prefetch(run_s: float, *, at_once: int, consumer_timeout_s: float) -> i
     return int(max(1.0, min(65535.0, SAFE_PART * consumer_timeout_s / run_s * at_once)))
 
 
-def refuse_endless(
-    handlers: Sequence[AnyHandler], *, kill_after_s: float, consumer_timeout_s: float
-) -> None:
+def refuse_endless(handlers: Sequence[AnyHandler], *, kill_after_s: float, consumer_timeout_s: float) -> None:
     """Refuse deadlines that the broker would not wait for: it takes the message away while the handler runs.
 
     Raises `ConfigurationError` naming every such handler, before anything is opened.

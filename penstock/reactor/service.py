@@ -34,11 +34,11 @@ from penstock.reactor.decide import Judge, Verdict
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.drain import Drain
 from penstock.reactor.figures import Figures, figures_of
+from penstock.reactor.filling import Filler
 from penstock.reactor.join import Joiner
 from penstock.reactor.launch import make_plan
 from penstock.reactor.log import write_worker_line
 from penstock.reactor.pace import Pace
-from penstock.reactor.filling import Filler
 from penstock.reactor.pool import Pool
 from penstock.reactor.prefetch import refuse_endless, share_prefetch
 from penstock.reactor.settle import Settlement
@@ -156,9 +156,7 @@ class Reactor:
             random=random,
             in_process=inline and bool(plain),
         )
-        self._filler = Filler(
-            self._pool, self._dispatcher, self._side_tasks, settle=self._settlement.settle
-        )
+        self._filler = Filler(self._pool, self._dispatcher, self._side_tasks, settle=self._settlement.settle)
         coroutines = Coroutines(
             [served for served in self._served if served.handler.is_async],
             services,
@@ -218,9 +216,7 @@ class Reactor:
 
     def figures(self) -> Figures:
         """Everything that is counted, for metrics."""
-        return figures_of(
-            self._served, self._bus, self._dispatcher, self._pool, self._calls, self._database
-        )
+        return figures_of(self._served, self._bus, self._dispatcher, self._pool, self._calls, self._database)
 
     def why_not_ready(self) -> list[str]:
         """Why messages are not handled now, in words; empty when they are."""

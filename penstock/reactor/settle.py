@@ -201,7 +201,12 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
 
 def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bool) -> Outgoing:
     headers = message.headers if is_whole else {}
-    own = {**headers, header_names.REASON: reason, header_names.QUEUE: message.routing_key, header_names.HANDLER: work.served.handler.name}
+    own = {
+        **headers,
+        header_names.REASON: reason,
+        header_names.QUEUE: message.routing_key,
+        header_names.HANDLER: work.served.handler.name,
+    }
     if message.exchange:
         own[header_names.EXCHANGE] = message.exchange
     return Outgoing(

@@ -74,9 +74,7 @@ class OwnConnection:
         if self._kind is None:
             self._kind = kind_of(self._section)
         if self._held is None:
-            self._held = open_patiently(
-                self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log
-            )
+            self._held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
             self._used_at_s = time.monotonic()
 
     def begin(self, handler: str) -> None:

@@ -21,7 +21,7 @@ import structlog
 
 from penstock.app.application import App, load_app
 from penstock.app.failure import failure_of
-from penstock.app.handlers import AnyHandler, refuse_send
+from penstock.app.handlers import refuse_send
 from penstock.app.logs import quiet_libraries
 from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock.app import header_names
 from penstock.app.backoff import Backoff
 from penstock.app.messages import History, Outgoing
 from penstock.app.outcomes import (
@@ -20,7 +21,6 @@ from penstock.app.outcomes import (
     Returned,
     Unreadable,
 )
-from penstock.app import header_names
 from penstock.reactor.decide import ACK, Decision, Judge, Verdict
 from tests.reactor.deliveries import delivery, handler
 
@@ -71,7 +71,8 @@ def test_the_last_attempt_becomes_a_dead_letter_with_the_evidence() -> None:
     assert decision.verdict is Verdict.DEAD
     assert letter.routing_key == "orders.dead"
     assert (
-        letter.headers[header_names.REASON] == "the handler raised ValueError: no such order (after 3 attempts)"
+        letter.headers[header_names.REASON]
+        == "the handler raised ValueError: no such order (after 3 attempts)"
     )
     assert letter.headers[header_names.EXCEPTION] == "ValueError"
     assert letter.headers[header_names.TRACEBACK] == "Traceback…"

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 
 import pytest
 
-from penstock.reactor.dispatch import Dispatcher
 from penstock.app.application import App
 from penstock.buses.address import open_bus
 from penstock.config import load_settings
 from penstock.errors import ConfigurationError
+from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.prefetch import refuse_endless, safe_prefetch, share_prefetch
 from penstock.reactor.service import Reactor
 from tests.reactor.deliveries import handler, served, work

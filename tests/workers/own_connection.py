@@ -55,9 +55,7 @@ class Worker:
     def log(self) -> list[MutableMapping[str, Any]]:
         return self._capture.entries
 
-    def _note(
-        self, logger: object, method: str, line: MutableMapping[str, Any]
-    ) -> MutableMapping[str, Any]:
+    def _note(self, logger: object, method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         try:
             return self._capture(logger, method, line)
         finally:

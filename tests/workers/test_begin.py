@@ -40,7 +40,9 @@ time.sleep(60)
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_a_reactor_that_is_killed_before_it_sends_the_plan_leaves_no_worker(method: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", REACTOR, method], stdout=subprocess.PIPE, text=True) as reactor:
+    with subprocess.Popen(
+        [sys.executable, "-c", REACTOR, method], stdout=subprocess.PIPE, text=True
+    ) as reactor:
         assert reactor.stdout is not None
         worker = int(reactor.stdout.readline())
 

@@ -1,6 +1,6 @@
 """One transaction a message on the worker's own connection."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread

@@ -20,7 +20,16 @@ from penstock.workers.connection import OwnConnection
 from penstock.workers.database import mysql, sqlite
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from tests.workers.own_connection import ITEMS, Base, EnoughSeenError, Worker, names_in, somebody_else_on, until_lines, worker_on
+from tests.workers.own_connection import (
+    ITEMS,
+    Base,
+    EnoughSeenError,
+    Worker,
+    names_in,
+    somebody_else_on,
+    until_lines,
+    worker_on,
+)
 
 
 @pytest.fixture
@@ -31,7 +40,9 @@ def worker(path: Path) -> Iterator[Worker]:
 
 def worker_of_absent_mysql() -> Worker:
     """It knows which database it would speak to, and nobody answers there."""
-    worker = Worker("mysql+pymysql://pen@127.0.0.1:1/shop", on_line=until_lines(1), connect_backoff_cap_s=0.01)
+    worker = Worker(
+        "mysql+pymysql://pen@127.0.0.1:1/shop", on_line=until_lines(1), connect_backoff_cap_s=0.01
+    )
     with pytest.raises(EnoughSeenError):
         worker.own.open()
     return worker

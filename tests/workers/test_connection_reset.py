@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy import event, insert, inspect, select, text
 
 from penstock.workers.connection import OwnConnection
 from penstock.workers.database.leftovers import left_by
-from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody_else_on, worker_on
+from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody_else_on
 
 Leave = Callable[[OwnConnection], object]
 
