@@ -49,6 +49,7 @@ class Figures:
 
 def figures_of(
     served: Iterable[Served],
+    *,
     bus: Bus,
     dispatcher: Dispatcher,
     pool: Pool,

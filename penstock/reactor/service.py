@@ -216,7 +216,14 @@ class Reactor:
 
     def figures(self) -> Figures:
         """Everything that is counted, for metrics."""
-        return figures_of(self._served, self._bus, self._dispatcher, self._pool, self._calls, self._database)
+        return figures_of(
+            self._served,
+            bus=self._bus,
+            dispatcher=self._dispatcher,
+            pool=self._pool,
+            calls=self._calls,
+            database=self._database,
+        )
 
     def why_not_ready(self) -> list[str]:
         """Why messages are not handled now, in words; empty when they are."""

@@ -84,6 +84,11 @@ def test_the_unit_starts_again_after_exit_codes_that_may_pass() -> None:
     assert kept_down == {Exit.USAGE, Exit.CONFIGURATION, Exit.TOPOLOGY, Exit.WORKERS}
 
 
+def test_the_unit_waits_for_the_service_to_be_ready_and_for_its_loop_longer_than_the_log_does() -> None:
+    assert (unit()["Type"], unit()["NotifyAccess"]) == ("notify", "main")
+    assert int(unit()["WatchdogSec"]) > 2 * Settings().service.blocked_seconds
+
+
 # --- Docker
 
 

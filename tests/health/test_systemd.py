@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from penstock.health.readiness import Readiness
 from penstock.health.systemd import Systemd
 from tests.cli.program import Folder
-from tests.health.watched import APP
+from tests.health.watched import APP, watched
 
 WATCHDOG_S = 1.0
 #: Between two keep-alives systemd expects half of it; what a loaded machine adds.
@@ -108,6 +109,18 @@ def test_no_process_of_ours_speaks_in_the_services_place(folder: Folder) -> None
 
     assert environments
     assert not [one for one in environments if {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & one.keys()]
+
+
+def test_what_systemd_sends_after_missed_keep_alives_shows_where_the_loop_stood(folder: Folder) -> None:
+    with watched(folder) as service:
+        service.until_ready()
+        folder.penstock("publish", "blocks", '{"s": 60, "lock": true}')
+        service.service.wait_line("Timeout (0:00:00.5")
+        service.service.terminate(signal.SIGABRT)
+        assert service.service.wait() == -signal.SIGABRT
+
+    after = "".join(service.service.log).partition("Fatal Python error: Aborted")[2]
+    assert "in blocks_the_loop" in after
 
 
 def of(environment: dict[str, str]) -> Systemd | None:
