@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,18 @@ class ServiceProcess:
         self._more = asyncio.Event()
 
     @classmethod
-    async def start(cls, bus_url: str, folder: Path, *flags: str, processes: int = 2) -> ServiceProcess:
+    async def start(
+        cls,
+        bus_url: str,
+        folder: Path,
+        *flags: str,
+        processes: int = 2,
+        app: str = "tests.service.application:app",
+        environment: Mapping[str, str] | None = None,
+    ) -> ServiceProcess:
         """Start it in a process group of its own."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "penstock", "run", "tests.service.application:app"),
+            *(sys.executable, "-m", "penstock", "run", app),
             *(
                 "--bus",
                 bus_url,
@@ -40,7 +49,7 @@ class ServiceProcess:
             ),
             *("--log-level", "debug", "--log-format", "json", *flags),
             cwd=ROOT,
-            env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL"},
+            env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL", **(environment or {})},
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
