@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +146,22 @@ class Ledger:
                 (since_s,),
             ).fetchall()
         return [Effect(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
+
+    def effects_of(self, ids: Iterable[str]) -> list[Effect]:
+        """What was done for these messages."""
+        wanted = sorted(ids)
+        found: list[Effect] = []
+        with closing(sqlite3.connect(self.database, timeout=60)) as connection:
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                marks = ",".join("?" * len(part))
+                rows = connection.execute(
+                    "SELECT message_id, queue, attempt, redelivered, pid, at_s FROM effects "
+                    f"WHERE message_id IN ({marks}) ORDER BY n",
+                    part,
+                ).fetchall()
+                found += [Effect(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
+        return found
 
     def run_counts(self) -> Counter[str]:
         """How often handling of each message began."""

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from tests.broker import Broker
-from tests.crash.scene import LOST, even, play
+from tests.crash.proxy import BOTH
+from tests.crash.scene import LOST, even, play, tasks
 
 
 async def test_a_service_comes_back_through_a_front_that_accepts_and_hangs_up(
@@ -26,3 +28,26 @@ async def test_a_service_comes_back_through_a_front_that_accepts_and_hangs_up(
 
         await scene.recovered(deadline_s=20)
         even(await scene.close())
+
+
+async def test_a_stop_request_is_heard_while_the_broker_is_silent(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    """A drain of 2 s took 35 s at the default heartbeat: the first step, `bus.stop_consuming`, waits for the broker's
+    cancel-ok until three heartbeats are missed, and nothing bounds it. Service managers kill long before."""
+    async with play(
+        broker, tmp_path, "c.work", url=amqp_url, SERVICE__DRAIN_SECONDS="2", BUS__HEARTBEAT_S="10"
+    ) as scene:
+        ids = await scene.publish("c.work", *tasks(50))
+        await scene.done(ids)
+        scene.proxy.swallow(*BOTH)
+        began_s = time.monotonic()
+
+        await scene.stop_service()
+
+        took_s = time.monotonic() - began_s
+        scene.proxy.heal()
+        balance = await scene.close()
+
+    assert took_s < 7.0
+    even(balance)

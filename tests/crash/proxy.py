@@ -88,11 +88,10 @@ class Proxy:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.refuse()
-        self.reset()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self.heal()
+        while self._tasks:
+            self.reset()
+            await asyncio.wait(self._tasks, timeout=0.5)
 
     @property
     def url(self) -> str:
@@ -105,6 +104,11 @@ class Proxy:
     def links(self) -> int:
         """Connections that stand."""
         return len(self._links)
+
+    @property
+    def deaf_links(self) -> int:
+        """Those that have swallowed something and that nobody has given up yet."""
+        return sum(1 for link in self._links if link.deaf)
 
     # --- faults
 

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from tests.broker import Broker
 from tests.crash.application import RUNS_VARIABLE, metadata
-from tests.crash.ledger import Balance, Effect, Ledger
+from tests.crash.ledger import Balance, Ledger
 from tests.crash.proxy import Proxy
 from tests.crash.publisher import OUT, Publisher
 from tests.service.processes import ServiceProcess, kill_quietly, seconds_until_gone
@@ -43,6 +43,7 @@ class Scene:
         self.ledger = Ledger(folder)
         self.publisher = Publisher(url, self.ledger)
         self.services: list[ServiceProcess] = []
+        self.ended: list[ServiceProcess] = []
         self._environment = {
             RUNS_VARIABLE: str(self.ledger.runs),
             # A silent broker is noticed after three times this, and one more second each.
@@ -94,13 +95,15 @@ class Scene:
 
     async def done(self, ids: Iterable[str], deadline_s: float = 60.0) -> None:
         """Wait until each of these has an effect."""
-        wanted = set(ids)
+        missing = set(ids)
+
+        def all_done() -> bool:
+            missing.difference_update(effect.message_id for effect in self.ledger.effects_of(missing))
+            return not missing
+
         try:
-            await self.until(
-                lambda: wanted <= {effect.message_id for effect in self.ledger.effects()}, deadline_s
-            )
+            await self.until(all_done, deadline_s)
         except TimeoutError:
-            missing = wanted - {effect.message_id for effect in self.ledger.effects()}
             said = "\n".join(str(line) for line in self.service.lines[-30:])
             raise AssertionError(
                 f"no effect after {deadline_s:g} s: {sorted(missing)[:20]}\n{said}"
@@ -110,11 +113,6 @@ class Scene:
         """Wait until the handling of this message has begun so many times."""
         await self.until(lambda: self.ledger.run_counts()[id_] >= times)
 
-    def first_effect_after(self, moment_s: float) -> Effect | None:
-        """The first thing done after a moment."""
-        found = self.ledger.effects(since_s=moment_s)
-        return min(found, key=lambda effect: effect.at_s) if found else None
-
     async def recovered(self, queue: str = "c.work", deadline_s: float = 60.0) -> float:
         """Publish one message now; seconds from its confirm to its effect."""
         confirmed: list[str] = []
@@ -123,8 +121,7 @@ class Scene:
                 confirmed = await self.publisher.publish(queue, [{}], prefix="probe")
         confirmed_s = time.monotonic()
         await self.done(confirmed, deadline_s)
-        at_s = next(effect.at_s for effect in self.ledger.effects() if effect.message_id == confirmed[0])
-        return max(0.0, at_s - confirmed_s)
+        return max(0.0, self.ledger.effects_of(confirmed)[0].at_s - confirmed_s)
 
     # --- faults that belong to processes
 
@@ -153,15 +150,19 @@ class Scene:
         service = service or self.service
         workers = service.worker_pids
         await service.kill()
-        self.services.remove(service)
+        self._note_end(service)
         return await asyncio.to_thread(seconds_until_gone, workers)
 
     async def stop_service(self, service: ServiceProcess | None = None) -> None:
         """SIGTERM, and it has to end in order."""
         service = service or self.service
         code = await service.stop()
-        self.services.remove(service)
+        self._note_end(service)
         assert code == 0, service.lines[-20:]
+
+    def _note_end(self, service: ServiceProcess) -> None:
+        self.services.remove(service)
+        self.ended.append(service)
 
     # --- the end
 

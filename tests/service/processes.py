@@ -22,6 +22,8 @@ class ServiceProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._reader = asyncio.create_task(self._read())
         self.lines: list[dict[str, Any]] = []
         self._more = asyncio.Event()
@@ -103,9 +105,18 @@ class ServiceProcess:
             await self._reader
         return code
 
+    def stop_reading(self) -> None:
+        """What it writes from now on fills the pipe."""
+        self._reads.clear()
+
+    def read_on(self) -> None:
+        """After `stop_reading`."""
+        self._reads.set()
+
     async def _read(self) -> None:
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
+            await self._reads.wait()
             text = raw.decode()
             self.lines.append(json.loads(text) if text.startswith("{") else {"event": text.rstrip()})
             self._more.set()
