@@ -30,7 +30,8 @@ effects = Table(
     Column("pid", Integer),
     Column("at_s", Float, index=True),
 )
-QUICK: Final = Backoff(attempts=5, first_s=0.0)
+#: Through a delay queue, most of the time: below a millisecond there is none.
+QUICK: Final = Backoff(attempts=5, first_s=0.1, cap_s=0.2)
 
 
 class Task(BaseModel):
@@ -44,6 +45,8 @@ class Task(BaseModel):
     """Raises, in so many attempts."""
     how: str = ""
     """Ends its worker so, in as many attempts as `fails` says."""
+    dies: str = ""
+    """Its worker is killed, in its first run: "before commit", or "after commit"."""
     rejects: bool = False
     publishes: bool = False
     """One message to `c.out`, after its commit."""
@@ -85,10 +88,25 @@ def do(task: Task, ctx: Context) -> None:
         ctx.bus.publish("c.out", {"of": ctx.message.id})
     if task.held_s:
         time.sleep(task.held_s)
+    if task.dies and ctx.message.attempt == 1:
+        die_around_commit(ctx, task.dies)
     if task.rejects:
         raise Reject("as it was told")
     if ctx.message.attempt <= task.fails:
         end_so(task.how)
+
+
+def die_around_commit(ctx: Context, when: str) -> None:
+    """The commit comes after the handler, so the driver's own is replaced; nobody else will use this process."""
+    dialect = ctx.connection.dialect
+    commit = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        if when == "after commit":
+            commit(connection)
+        os.kill(os.getpid(), 9)
+
+    dialect.do_commit = do_commit  # type: ignore[assignment, method-assign]
 
 
 def end_so(how: str) -> None:
@@ -100,12 +118,14 @@ def end_so(how: str) -> None:
             os.kill(os.getpid(), 9)
         case "exit":
             os._exit(7)
+        case "fork":
+            if os.fork() == 0:
+                # Holds a copy of everything that the worker has open.
+                time.sleep(8)
+                os._exit(0)
+            os.kill(os.getpid(), 9)
         case "c":
             hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)
-        case "memory":
-            hoard = [bytearray(1 << 20)]
-            while True:
-                hoard.append(bytearray(len(hoard[-1]) * 2))
     raise ValueError("as it was told")
 
 

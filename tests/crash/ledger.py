@@ -226,7 +226,7 @@ class Ledger:
             for one in self.disturbances
         ):
             return True
-        # Or its worker was killed from outside after its commit, before it could say so.
+        # Or its worker died after its commit, before it could say so.
         return any(
             other is not effect
             and other.pid in self._killed

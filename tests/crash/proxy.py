@@ -200,26 +200,35 @@ class Proxy:
     async def _pump(
         self, link: Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(OSError):
-            async for data in self._paced(way, reader):
-                if way in link.deaf:
-                    continue
-                cut = self._cut
-                if cut is not None and cut[0] is way and len(data) >= cut[1]:
-                    # What was written has to be on its way before the RST overtakes it.
-                    writer.write(data[: cut[1]])
-                    await writer.drain()
-                    self._cut = None
-                    self.reset()
-                    self._was_cut.set()
-                    return
-                if cut is not None and cut[0] is way:
-                    self._cut = (way, cut[1] - len(data))
-                link.passed[way] += len(data)
-                writer.write(data)
-                await writer.drain()
+        try:
+            await self._pass_on(link, way, reader, writer)
+        except OSError:
+            # A reset travels on, where anything does.
             if way not in link.deaf:
-                writer.write_eof()
+                link.reset()
+
+    async def _pass_on(
+        self, link: Link, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        async for data in self._paced(way, reader):
+            if way in link.deaf:
+                continue
+            cut = self._cut
+            if cut is not None and cut[0] is way and len(data) >= cut[1]:
+                # What was written has to be on its way before the RST overtakes it.
+                writer.write(data[: cut[1]])
+                await writer.drain()
+                self._cut = None
+                self.reset()
+                self._was_cut.set()
+                return
+            if cut is not None and cut[0] is way:
+                self._cut = (way, cut[1] - len(data))
+            link.passed[way] += len(data)
+            writer.write(data)
+            await writer.drain()
+        if way not in link.deaf:
+            writer.write_eof()
 
     async def _paced(self, way: Way, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         while True:

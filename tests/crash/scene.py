@@ -85,6 +85,21 @@ class Scene:
         assert len(ids) == len(tasks), "the broker did not confirm everything"
         return ids
 
+    def unacked(self, queue: str) -> int:
+        """Messages of a queue that are out with a consumer."""
+        return self._counted(queue, "messages_unacknowledged")
+
+    def ready(self, queue: str) -> int:
+        """Messages of a queue that wait; 0 when there is no such queue."""
+        return self._counted(queue, "messages_ready")
+
+    def _counted(self, queue: str, what: str) -> int:
+        listed = self.broker.ctl(
+            "list_queues", "--vhost", self.virtual_host, "--no-table-headers", "name", what
+        )
+        rows = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
+        return int(rows.get(queue) or 0)
+
     # --- waiting
 
     async def until(self, condition: Callable[[], object], deadline_s: float = 60.0) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.crash.proxy import BOTH, Proxy, Way
+from tests.crash.proxy import BOTH, LINGER_NOT, Proxy, Way
 
 
 @asynccontextmanager
@@ -71,6 +72,18 @@ async def test_a_reset_is_a_reset_for_both_ends() -> None:
 
         with pytest.raises(ConnectionResetError):
             await reader.read(1)
+        await until_reset(heard)
+
+
+async def test_a_reset_by_one_end_reaches_the_other() -> None:
+    async with echo() as (proxy, heard), link_to(proxy) as (reader, writer):
+        writer.write(b"hello")
+        await reader.readexactly(5)
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+
+        writer.transport.abort()
+
         await until_reset(heard)
 
 
