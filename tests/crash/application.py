@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from sqlalchemy import Boolean, Column, Float, Integer, MetaData, String, Table, insert
 
-from penstock import App, AsyncContext, Backoff, Context, Reject
+from penstock import App, AsyncContext, Backoff, Context, Reject, Retry
 
 #: File that every run is noted in as it begins, outside of any transaction.
 RUNS_VARIABLE: Final = "CRASH_RUNS"
@@ -145,6 +145,20 @@ def classic(task: Task, ctx: Context) -> None:
 def limited(task: Task, ctx: Context) -> None:
     """With a deadline."""
     do(task, ctx)
+
+
+@app.handler("c.patient", retry=QUICK)
+def patient(task: Task, ctx: Context) -> None:
+    """Asks to come again much later, the first time."""
+    if ctx.message.attempt == 1:
+        note_run(ctx.message.id, 1, redelivered=ctx.message.redelivered)
+        raise Retry("later", delay=6)
+    do(task, ctx)
+
+
+@app.handler("c.empty")
+def empty(_task: Task) -> None:
+    """Does nothing at all."""
 
 
 @app.handler("c.loop", retry=QUICK)

@@ -32,6 +32,14 @@ def ours() -> Iterator[Broker]:
         yield private
 
 
+@pytest.fixture
+def mortal(ours: Broker) -> Iterator[Broker]:
+    """The same, for a test that starts it again: the process outlives that test."""
+    before = Belongings()
+    yield ours
+    before.share_new_processes()
+
+
 @pytest.fixture(scope="module")
 def hosts(ours: Broker) -> VirtualHosts:
     return VirtualHosts(ours)
@@ -56,12 +64,12 @@ async def load(scene: Scene) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", ["killed", "restarted"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("restarted", marks=pytest.mark.long)])
 async def test_a_broker_that_goes_and_comes_back_loses_nothing(
-    ours: Broker, url: str, tmp_path: Path, how: str
+    mortal: Broker, url: str, tmp_path: Path, how: str
 ) -> None:
-    async with play(ours, tmp_path, *QUEUES, url=url) as scene:
-        await asyncio.to_thread(ours.sync_declarations)
+    async with play(mortal, tmp_path, *QUEUES, url=url) as scene:
+        await asyncio.to_thread(mortal.sync_declarations)
         ids = await load(scene)
         with scene.ledger.disturbed(f"broker {how}", severs=True):
             await (scene.kill_broker() if how == "killed" else scene.stop_broker())
@@ -78,16 +86,16 @@ async def test_a_broker_that_goes_and_comes_back_loses_nothing(
 
 
 async def test_delayed_messages_that_expire_while_the_broker_is_killed_are_all_there(
-    ours: Broker, url: str, tmp_path: Path
+    mortal: Broker, url: str, tmp_path: Path
 ) -> None:
-    async with play(ours, tmp_path, "c.classic", url=url) as scene:
+    async with play(mortal, tmp_path, "c.classic", url=url) as scene:
         bus = open_bus(settings_for(url, tmp_path).bus)
         await bus.connect()
         ids = [f"d{n}" for n in range(3000)]
         scene.ledger.published.update(ids)
         messages = [make_outgoing("c.classic", {}, id=id_, delay=2.0) for id_ in ids[:1]]
         assert await bus.publish(messages, timeout_s=30) == [None]
-        await asyncio.to_thread(ours.sync_declarations)
+        await asyncio.to_thread(mortal.sync_declarations)
         began_s = time.monotonic()
         rest = [make_outgoing("c.classic", {}, id=id_, delay=2.0) for id_ in ids[1:]]
         assert await bus.publish(rest, timeout_s=30) == [None] * len(rest)
@@ -113,6 +121,7 @@ async def test_delayed_messages_that_expire_while_the_broker_is_killed_are_all_t
     assert {name: count for name, count in waiting.items() if count != "0"} == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.0, 11.0], ids=["shortly", "beyond the heartbeats"])
 async def test_a_frozen_broker_loses_nothing(ours: Broker, url: str, tmp_path: Path, seconds: float) -> None:
     async with play(ours, tmp_path, *QUEUES, url=url) as scene:
@@ -133,7 +142,9 @@ async def test_a_frozen_broker_loses_nothing(ours: Broker, url: str, tmp_path: P
     ("begin", "end"),
     [
         (("set_vm_memory_high_watermark", "0.0000001"), ("set_vm_memory_high_watermark", "0.4")),
-        (("set_disk_free_limit", "1000GB"), ("set_disk_free_limit", "20MB")),
+        pytest.param(
+            ("set_disk_free_limit", "1000GB"), ("set_disk_free_limit", "20MB"), marks=pytest.mark.long
+        ),
     ],
     ids=["memory", "disk"],
 )
@@ -159,7 +170,7 @@ async def test_an_alarm_holds_publishing_up_and_nothing_else(
     even(balance, duplicates=0, dead=0)
 
 
-@pytest.mark.parametrize("who", ["the login", "everybody"])
+@pytest.mark.parametrize("who", ["the login", pytest.param("everybody", marks=pytest.mark.long)])
 async def test_who_is_shut_out_in_mid_run_comes_back(
     ours: Broker, url: str, tmp_path: Path, who: str
 ) -> None:
@@ -170,7 +181,7 @@ async def test_who_is_shut_out_in_mid_run_comes_back(
                 await scene.ctl("change_password", "guest", "another")
             else:
                 await scene.ctl("set_vhost_limits", "-p", scene.virtual_host, '{"max-connections":0}')
-            await scene.ctl("close_all_connections", "maintenance")
+            await scene.ctl("close_all_connections", "--vhost", scene.virtual_host, "maintenance")
             await scene.service.wait_line("the broker cannot be reached yet: tried again", count=2)
             if who == "the login":
                 await scene.ctl("change_password", "guest", "guest")

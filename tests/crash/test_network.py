@@ -68,7 +68,13 @@ async def test_a_connection_that_is_cut_amid_frames_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    "ways", [BOTH, (Way.UP,), (Way.DOWN,)], ids=["black hole", "acks lost", "deliveries lost"]
+    "ways",
+    [
+        BOTH,
+        pytest.param((Way.UP,), marks=pytest.mark.long),
+        pytest.param((Way.DOWN,), marks=pytest.mark.long),
+    ],
+    ids=["black hole", "acks lost", "deliveries lost"],
 )
 async def test_a_deaf_connection_is_noticed_and_replaced(
     broker: Broker, amqp_url: str, tmp_path: Path, ways: tuple[Way, ...]
@@ -91,6 +97,7 @@ async def test_a_deaf_connection_is_noticed_and_replaced(
     even(balance, dead=0)
 
 
+@pytest.mark.long
 async def test_a_stalled_connection_goes_on_where_it_stood(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
@@ -108,6 +115,7 @@ async def test_a_stalled_connection_goes_on_where_it_stood(
     assert LOST not in [line["event"] for line in scene.ended[0].lines]
 
 
+@pytest.mark.long
 async def test_crumbs_and_latency_are_slow_and_no_more(broker: Broker, amqp_url: str, tmp_path: Path) -> None:
     async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
         scene.proxy.slow(latency_s=0.001, slice_bytes=61)

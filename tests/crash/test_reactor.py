@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.broker import Broker
 from tests.crash.scene import LOST, even, play, tasks
 
@@ -69,6 +71,7 @@ async def test_a_deploy_loses_and_repeats_nothing(broker: Broker, amqp_url: str,
     assert set(scene.ledger.run_counts().values()) == {1}
 
 
+@pytest.mark.long
 async def test_a_stop_request_is_heard_while_there_is_no_broker(own_broker: Broker, tmp_path: Path) -> None:
     async with play(own_broker, tmp_path, "c.work", SERVICE__DRAIN_SECONDS="3") as scene:
         await asyncio.to_thread(own_broker.sync_declarations)
@@ -91,6 +94,7 @@ async def test_a_stop_request_is_heard_while_there_is_no_broker(own_broker: Brok
     even(balance, duplicates=1)
 
 
+@pytest.mark.long
 async def test_a_frozen_reactor_wakes_up_and_settles_nothing_that_is_not_its_own(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
@@ -114,6 +118,7 @@ async def test_a_frozen_reactor_wakes_up_and_settles_nothing_that_is_not_its_own
     even(balance, dead=0)
 
 
+@pytest.mark.long
 async def test_a_handler_that_blocks_the_loop_is_not_run_twice(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:

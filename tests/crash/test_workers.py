@@ -65,7 +65,15 @@ async def test_a_worker_that_dies_around_its_commit_repeats_only_what_it_could_n
     even(balance, duplicates=effects - 1, dead=0, effects=100 + effects)
 
 
-@pytest.mark.parametrize("how", ["segfault", "kill", "exit", "fork"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "segfault",
+        "kill",
+        pytest.param("exit", marks=pytest.mark.long),
+        pytest.param("fork", marks=pytest.mark.long),
+    ],
+)
 async def test_a_poisonous_message_ends_in_the_dead_letter_queue_and_costs_nobody_else_an_attempt(
     broker: Broker, amqp_url: str, tmp_path: Path, how: str
 ) -> None:
@@ -127,6 +135,7 @@ async def test_a_killed_fork_server_costs_nobody_an_attempt(
     even(balance, dead=0)
 
 
+@pytest.mark.long
 async def test_slow_messages_at_the_head_hold_nobody_up(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
