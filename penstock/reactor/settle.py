@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeAlias
 
@@ -24,8 +24,9 @@ from penstock.app.backoff import Backoff
 from penstock.app.messages import Outgoing
 from penstock.app.outcomes import DONE, Outcome
 from penstock.app.payloads import MAX_SHORT_BYTES
+from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Bus, Delivery
-from penstock.errors import NotCarried, PublishError, Unroutable
+from penstock.errors import BusError, NotCarried, PublishError, Unroutable
 from penstock.reactor.decide import Decision, Judge, Verdict
 from penstock.reactor.join import Joiner
 from penstock.reactor.side_tasks import SideTasks
@@ -143,16 +144,34 @@ class Settlement:
         messages = [message for _, decision in pending for message in decision.publish]
         results = iter(await self._bus.publish(messages, timeout_s=self._confirm_timeout_s))
         left: list[tuple[Work, Decision]] = []
+        gone: dict[str, QueueDeclaration] = {}
         for work, decision in pending:
             again: list[Outgoing] = []
             for message, error in [(message, next(results)) for message in decision.publish]:
                 if error is not None:
                     again += _after_refusal(work, message, error)
+                    if isinstance(error, Unroutable) and _is_dead_letter(work, message):
+                        gone[message.routing_key] = work.served.handler.queue
             if again:
                 left.append((work, Decision(decision.verdict, tuple(again), decision.reason)))
             else:
                 self._ack(work, time.monotonic(), decision.verdict)
+        if gone:
+            await self._declare_again(gone)
         return left
+
+    async def _declare_again(self, gone: Mapping[str, QueueDeclaration]) -> None:
+        """Dead-letter queues that somebody deleted: their letters would wait for them for ever."""
+        try:
+            await self._bus.declare(list(gone.values()))
+        except BusError as error:
+            _log.error(
+                "a dead-letter queue is gone and cannot be declared again: tried again; its messages stay unacked",
+                dead_letter_queues=list(gone),
+                error=str(error),
+            )
+        else:
+            _log.warning("a dead-letter queue was gone: it is declared again", dead_letter_queues=list(gone))
 
     def _ack(self, work: Work, now_s: float, verdict: Verdict) -> None:
         if work.is_settled:
@@ -181,14 +200,13 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
     """What to publish instead: a dead letter of its own for what no try would change, anything else again."""
     dead = work.served.handler.queue.dead_name
     log = _log.bind(published_id=message.message_id, to=message.destination, **work.fields)
-    is_dead_letter = not message.exchange and message.routing_key == dead
     if isinstance(error, NotCarried):
         log.error(
             "a message cannot be written as it is: it is now a dead letter, without its headers",
             error=str(error),
         )
         return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
-    if isinstance(error, Unroutable) and not is_dead_letter:
+    if isinstance(error, Unroutable) and not _is_dead_letter(work, message):
         log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead)
         reason = f"unroutable: published to {message.destination}, where no queue is bound"
         return [_own_dead_letter(work, message, reason, is_whole=True)]
@@ -197,6 +215,10 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
         error=str(error),
     )
     return [message]
+
+
+def _is_dead_letter(work: Work, message: Outgoing) -> bool:
+    return not message.exchange and message.routing_key == work.served.handler.queue.dead_name
 
 
 def _own_dead_letter(work: Work, message: Outgoing, reason: str, *, is_whole: bool) -> Outgoing:

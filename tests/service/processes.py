@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,25 @@ class ServiceProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._reader = asyncio.create_task(self._read())
         self.lines: list[dict[str, Any]] = []
         self._more = asyncio.Event()
 
     @classmethod
-    async def start(cls, bus_url: str, folder: Path, *flags: str, processes: int = 2) -> ServiceProcess:
+    async def start(
+        cls,
+        bus_url: str,
+        folder: Path,
+        *flags: str,
+        processes: int = 2,
+        app: str = "tests.service.application:app",
+        environment: Mapping[str, str] | None = None,
+    ) -> ServiceProcess:
         """Start it in a process group of its own."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "penstock", "run", "tests.service.application:app"),
+            *(sys.executable, "-m", "penstock", "run", app),
             *(
                 "--bus",
                 bus_url,
@@ -40,7 +51,7 @@ class ServiceProcess:
             ),
             *("--log-level", "debug", "--log-format", "json", *flags),
             cwd=ROOT,
-            env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL"},
+            env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL", **(environment or {})},
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
@@ -94,9 +105,18 @@ class ServiceProcess:
             await self._reader
         return code
 
+    def stop_reading(self) -> None:
+        """What it writes from now on fills the pipe."""
+        self._reads.clear()
+
+    def read_on(self) -> None:
+        """After `stop_reading`."""
+        self._reads.set()
+
     async def _read(self) -> None:
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
+            await self._reads.wait()
             text = raw.decode()
             self.lines.append(json.loads(text) if text.startswith("{") else {"event": text.rstrip()})
             self._more.set()

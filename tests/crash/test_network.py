@@ -1,0 +1,131 @@
+"""The network between service and broker: cut, deaf, stalled, slow, in crumbs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.broker import Broker
+from tests.crash.proxy import BOTH, Way
+from tests.crash.scene import LOST, Scene, descriptors, even, play, tasks
+
+HEARTBEAT_S = 2
+#: Three heartbeats are missed, each a second late.
+NOTICED_S = 3 * (HEARTBEAT_S + 1)
+QUEUES = ("c.work", "c.classic", "c.loop")
+SEED = 20261121
+
+
+async def load(scene: Scene) -> list[str]:
+    """Messages of every kind, so that something is in each phase when the fault comes."""
+    return [
+        *await scene.publish("c.work", *tasks(150, publishes=True), *tasks(10, fails=1), {"s": 1.0}),
+        *await scene.publish("c.classic", *tasks(100, publishes=True)),
+        *await scene.publish("c.loop", *tasks(50, publishes=True)),
+    ]
+
+
+async def test_a_cut_connection_is_back_at_once(broker: Broker, amqp_url: str, tmp_path: Path) -> None:
+    recoveries: list[float] = []
+    async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
+        ids = await load(scene)
+        await scene.recovered()
+        before = descriptors(scene.service.pid)
+        for _ in range(5):
+            with scene.ledger.disturbed("connections reset", severs=True):
+                scene.proxy.reset()
+            ids += await scene.publish("c.work", *tasks(20, publishes=True))
+            recoveries.append(await scene.recovered())
+        await scene.done(ids)
+        await scene.service.wait_line(LOST, count=6)
+        after = descriptors(scene.service.pid)
+        balance = await scene.close()
+
+    assert max(recoveries) < 1.5
+    assert after <= before + 2
+    even(balance, dead=0)
+
+
+@pytest.mark.parametrize("way", Way)
+async def test_a_connection_that_is_cut_amid_frames_loses_nothing(
+    broker: Broker, amqp_url: str, tmp_path: Path, way: Way
+) -> None:
+    dice = Random(SEED)
+    async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
+        ids: list[str] = []
+        for _ in range(4):
+            with scene.ledger.disturbed("cut amid a frame", severs=True):
+                scene.proxy.cut_after(way, dice.randrange(1, 6000))
+                ids += await load(scene)
+                await scene.proxy.wait_cut()
+        await scene.done(ids)
+        balance = await scene.close()
+
+    even(balance, dead=0)
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        BOTH,
+        pytest.param((Way.UP,), marks=pytest.mark.long),
+        pytest.param((Way.DOWN,), marks=pytest.mark.long),
+    ],
+    ids=["black hole", "acks lost", "deliveries lost"],
+)
+async def test_a_deaf_connection_is_noticed_and_replaced(
+    broker: Broker, amqp_url: str, tmp_path: Path, ways: tuple[Way, ...]
+) -> None:
+    async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
+        ids = await load(scene)
+        began_s = time.monotonic()
+        with scene.ledger.disturbed("deaf", severs=True):
+            scene.proxy.swallow(*ways)
+            ids += await load(scene)
+            scene.proxy.heal()
+            await scene.until(lambda: not scene.proxy.deaf_links)
+        noticed_s = time.monotonic() - began_s
+        recovery_s = await scene.recovered()
+        await scene.done(ids)
+        balance = await scene.close()
+
+    assert noticed_s < NOTICED_S + 3
+    assert recovery_s < 3.5
+    even(balance, dead=0)
+
+
+@pytest.mark.long
+async def test_a_stalled_connection_goes_on_where_it_stood(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
+        ids = await load(scene)
+        scene.proxy.stall()
+        ids += await load(scene)
+        (held,) = await scene.publish("c.work", {"s": 0.5})
+        scene.proxy.heal()
+        await scene.done([*ids, held])
+        balance = await scene.close()
+
+    # Short of the heartbeats: nobody was lost, nothing came twice.
+    even(balance, duplicates=0, dead=0)
+    assert LOST not in [line["event"] for line in scene.ended[0].lines]
+
+
+@pytest.mark.long
+async def test_crumbs_and_latency_are_slow_and_no_more(broker: Broker, amqp_url: str, tmp_path: Path) -> None:
+    async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
+        scene.proxy.slow(latency_s=0.001, slice_bytes=61)
+        ids = await load(scene)
+        await scene.done(ids)
+        scene.proxy.slow(latency_s=0.2)
+        ids += await load(scene)
+        await scene.done(ids)
+        scene.proxy.heal()
+        balance = await scene.close()
+
+    even(balance, duplicates=0, dead=0)
+    assert LOST not in [line["event"] for line in scene.ended[0].lines]
