@@ -6,6 +6,7 @@ structlog without configuration prints to stdout, which belongs to the program t
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
 import structlog
@@ -24,6 +25,10 @@ class BusLog:
     def warning(self, event: str, **fields: Any) -> None:
         """What the bus copes with, and somebody should know."""
         self._write(logging.WARNING, event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """What nobody expected, with the exception that is being handled."""
+        self._write(logging.ERROR, event, {**fields, "exception": traceback.format_exc()})
 
     def _write(self, level: int, event: str, fields: dict[str, Any]) -> None:
         if structlog.is_configured():

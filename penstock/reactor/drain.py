@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from penstock.buses.contract import Bus
 from penstock.channels.db.service import DatabaseService
 from penstock.reactor.consume import Intake
@@ -19,6 +21,10 @@ from penstock.reactor.settle import Settlement
 
 #: After the drain deadline: what is still being published gets so long before it is handed back.
 LAST_PUBLISH_S: Final = 2.0
+#: A broker that says nothing to the first step will say nothing later.
+ANSWER_S: Final = 3.0
+
+_log = structlog.get_logger("penstock.drain")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,20 @@ class Drain:
             # 2. What has not begun goes back before anything is waited for: another reactor has it at once.
             steps.callback(self._hand_back_waiting)
             # 1. Nothing new: what the bus still holds goes to another reactor.
-            steps.push_async_callback(self.bus.stop_consuming)
+            steps.push_async_callback(self._stop_consuming, ends_s)
             self.intake.stop()
             self.pace.stop()
+
+    async def _stop_consuming(self, ends_s: float) -> None:
+        stopping = asyncio.create_task(self.bus.stop_consuming(), name="penstock-stop-consuming")
+        await asyncio.wait((stopping,), timeout=min(ANSWER_S, _left_s(ends_s)))
+        if stopping.done():
+            stopping.result()
+        else:
+            _log.warning(
+                "the bus does not answer: the stop goes on, what was delivered and is not settled is handed out again"
+            )
+            stopping.cancel()
 
     async def _let_running_end(self, ends_s: float, hurry: asyncio.Event) -> None:
         left_s = _left_s(ends_s)

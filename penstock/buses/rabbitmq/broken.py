@@ -18,9 +18,15 @@ BROKEN: Final = (AMQPError, OSError, RuntimeError, TimeoutError, asyncio.Invalid
 
 @contextmanager
 def broken_is_an_error() -> Iterator[None]:
-    """Inside the block a call that aiormq cancelled raises `AMQPConnectionError`; our own cancellation passes."""
+    """Inside the block a call that aiormq cancelled raises `AMQPConnectionError`; our own cancellation passes.
+
+    So does the end of the stream in the middle of a handshake, which aiormq raises as the end of an iteration.
+    """
     try:
         yield
+    except (StopAsyncIteration, EOFError) as error:
+        msg = "the other side hung up"
+        raise AMQPConnectionError(msg) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 
 from aiormq.abc import AbstractConnection
@@ -19,7 +20,7 @@ from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Delivery, Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
-from penstock.buses.rabbitmq.connection import Supervised
+from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
 from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.publishing import Publisher
@@ -149,11 +150,13 @@ class RabbitBus:
     async def aclose(self) -> None:
         """Stop consuming, write the last acks, close both connections; harmless when repeated."""
         if self._consumers is not None:
-            await self._consumers.stop()
+            if not self._consumers.is_stopping:
+                # A broker that does not answer hands out again what it has not seen settled.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._consumers.stop(), CLOSE_S)
             await self._consumers.aclose()
             self._consumers = None
-        await self._consuming.aclose()
-        await self._publishing.aclose()
+        await asyncio.gather(self._consuming.aclose(), self._publishing.aclose())
 
     async def _on_consuming_up(self, connection: AbstractConnection) -> None:
         if self._consumers is not None:

@@ -35,6 +35,8 @@ from penstock.errors import BusUnavailable, ConfigurationError
 
 #: The first wait is drawn from 0 to this; it doubles up to `bus.reconnect_cap_s`.
 FIRST_WAIT_S: Final = 0.1
+#: A goodbye that is not answered within so long is none.
+CLOSE_S: Final = 3.0
 
 _log = BusLog("penstock.buses.rabbitmq")
 
@@ -156,6 +158,8 @@ class Supervised:
                     purpose=self._purpose,
                     error=_said(error),
                 )
+            except Exception:  # noqa: BLE001 - a supervisor that ends leaves a service that never comes back
+                _log.exception("a fault while the broker was reached: tried again", purpose=self._purpose)
             await self._drop()
         raise AssertionError  # pragma: no cover - the count does not end
 
@@ -187,7 +191,11 @@ class Supervised:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(*BROKEN), broken_is_an_error():
-                await connection.close()
+                try:
+                    async with asyncio.timeout(CLOSE_S):
+                        await connection.close()
+                except TimeoutError:
+                    self._wire.abort()
 
     def _set_down(self) -> None:
         if self._is_up:

@@ -32,6 +32,8 @@ class Consumers:
             for start in range(0, len(subscriptions), size)
         ]
         self._watch_s = watch_s
+        self.is_stopping = False
+        """True once they were asked to stop."""
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, connection: AbstractConnection, wire: Wire) -> None:
@@ -57,6 +59,7 @@ class Consumers:
 
     async def stop(self) -> None:
         """Cancel all consumers; what was delivered before has reached the sink when it returns."""
+        self.is_stopping = True
         self._stop_watching()
         await asyncio.gather(*(group.stop() for group in self._groups))
 

@@ -25,7 +25,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
 from penstock.app.backoff import Backoff
 from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
-from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
+from penstock.buses.rabbitmq.broken import BROKEN
 from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.stream import Content, Taker, Wire
 from penstock.buses.rabbitmq.topology import Control, declare_one
@@ -108,20 +108,13 @@ class ConsumingChannel:
             self._settler.flush()
 
     async def aclose(self) -> None:
-        """Close the AMQP channel."""
+        """Write the last acks; the AMQP channel ends with its connection, which is closed next."""
         self._is_stopping = True
         self._stop_healing()
-        settler, channel = self._settler, self._channel
-        if settler is not None:
-            settler.flush()
-            settler.die()
+        if self._settler is not None:
+            self._settler.flush()
+            self._settler.die()
         await self._turns.give_up()
-        if channel is not None and not channel.is_closed:
-            try:
-                with broken_is_an_error():
-                    await channel.close()
-            except BROKEN as error:
-                _log.debug("closing an AMQP channel failed; its connection is closed next", error=str(error))
 
     async def _start(self, connection: AbstractConnection) -> None:
         try:

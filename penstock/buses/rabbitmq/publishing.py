@@ -179,6 +179,7 @@ class Publisher:
                 except ChannelNotFoundEntity:
                     # The exchange went away under us: looked at again before the next try.
                     self._known_exchanges.clear()
+                    self._known_delays.clear()
                 except BROKEN:
                     # Repeated until its time is up; its sender is told then.
                     pass
@@ -186,6 +187,7 @@ class Publisher:
         return None  # pragma: no cover - the loop above does not end
 
     async def _once(self, message: Outgoing) -> PublishError | None:
+        was_prepared = self._is_prepared(message)
         unroutable = await self._prepared(message)
         if unroutable is not None:
             return unroutable
@@ -206,14 +208,20 @@ class Publisher:
                 mandatory=True,
             )
         except Returned:
-            return _unroutable(message)
+            if not (message.delay_s and was_prepared):
+                return _unroutable(message)
         except DeliveryError:
             return _refused(message)
+        else:
+            return None
         finally:
             mine.set_result(None)
             if self._ids_out.get(message.message_id) is mine:
                 del self._ids_out[message.message_id]
-        return None
+        # Somebody has deleted its delay queue since it was declared, or the queue behind it: looked at again.
+        self._known_delays.discard(level_ms(message.delay_s))
+        self._known_queues.discard(message.routing_key)
+        return await self._once(message)
 
     async def _open_channel(self) -> AbstractChannel:
         channel = self._channel
@@ -280,11 +288,12 @@ def _addressed(message: Outgoing, login: str) -> Addressed:
 
 
 def _note_answer(message: Outgoing, index: int, error: BaseException | None, answers: Answers) -> None:
-    """Note what a confirm says; nothing when the connection went away with it."""
+    """Note what a confirm says; nothing when the connection went away with it, or a delay queue did."""
     if error is None:
         answers[index] = None
     elif isinstance(error, Returned):
-        answers[index] = _unroutable(message)
+        if not message.delay_s:
+            answers[index] = _unroutable(message)
     elif isinstance(error, DeliveryError):
         answers[index] = _refused(message)
 

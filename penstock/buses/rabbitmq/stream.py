@@ -219,6 +219,11 @@ class Wire(TransportFactory):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames)
 
+    def abort(self) -> None:
+        """End the connection without a word; harmless when it has ended."""
+        if self._transport is not None:
+            self._transport.abort()
+
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """As `asyncio.open_connection`, with a reader of ours. Raises `AMQPConnectionError`."""
         provider: SSLContextProvider = kwargs.pop("ssl_context_provider")

@@ -41,15 +41,19 @@ class Turns:
         """Hold the turn inside the block, which raises one of `BROKEN` soon after the connection ends, if not before."""
         async with self._one, asyncio.timeout(None) as limit:
             lost = connection.closing
+            is_over = False
 
             def give_up(_: object) -> None:
-                limit.reschedule(asyncio.get_running_loop().time() + FORGOTTEN_S)
+                # Its call may be under way when the turn ends.
+                if not is_over:
+                    limit.reschedule(asyncio.get_running_loop().time() + FORGOTTEN_S)
 
             lost.add_done_callback(give_up)
             try:
                 with broken_is_an_error():
                     yield
             finally:
+                is_over = True
                 lost.remove_done_callback(give_up)
 
     async def give_up(self) -> None:
