@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +26,23 @@ GOOD, TWICE, REJECTED, UNREADABLE, DYING, CHANNEL = 200, 5, 3, 2, 1, 20
 LABELS = {"queue", "handler", "outcome", "phase", "channel", "method", "le", "version", "application"}
 
 
+@asynccontextmanager
+async def scraped(bus_url: str, folder: Path, *flags: str) -> AsyncIterator[tuple[int, Bus]]:
+    """A service with its endpoint's port, and its bus; stopped in order at the end, killed when the test fails."""
+    service = await ServiceProcess.start(bus_url, folder, *flags, "--http-port", "0")
+    bus = open_bus(settings_for(bus_url, folder).bus)
+    try:
+        port = (await service.wait_line("probes and metrics are answered"))["port"]
+        await service.wait_line("consuming")
+        await bus.connect()
+        yield port, bus
+        assert await service.stop() == 0
+    finally:
+        await bus.aclose()
+        if service.returncode is None:
+            await service.kill()
+
+
 async def publish(bus: Bus, queue: str, *payloads: Any) -> None:
     messages = [
         make_outgoing(queue, payload, id=f"{queue}-{n}-{payload}") for n, payload in enumerate(payloads)
@@ -37,31 +56,25 @@ async def test_a_scrape_agrees_with_what_was_published(
     monkeypatch.setenv("PENSTOCK_WORKERS__KILL_AFTER_S", "0.2")
     make_database(tmp_path)
     only = [word for queue in ONLY for word in ("--only", queue)]
-    service = await ServiceProcess.start(bus_url, tmp_path, *only, "--http-port", "0")
-    port = (await service.wait_line("probes and metrics are answered"))["port"]
-    await service.wait_line("consuming")
-    bus = open_bus(settings_for(bus_url, tmp_path).bus)
-    await bus.connect()
-
-    await publish(bus, "t.store", *({"id": n} for n in range(GOOD)))
-    await publish(bus, "t.store", *({"id": f"not a number {n}"} for n in range(UNREADABLE)))
-    await publish(bus, "t.fails", *({"kind": "value", "times": 1} for _ in range(TWICE)))
-    await publish(bus, "t.fails", *({"kind": "reject"} for _ in range(REJECTED)))
-    await publish(bus, "t.dies", *({"how": "exit", "times": 1} for _ in range(DYING)))
-    await publish(bus, "t.deadline", {"how": "swallows"})
-    await publish(bus, "t.channel", *({} for _ in range(CHANNEL)))
-    metrics = await settled(
-        port,
-        {
-            "t.store": GOOD + UNREADABLE,
-            "t.fails": TWICE + REJECTED,
-            "t.dies": DYING,
-            "t.deadline": 1,
-            "t.channel": CHANNEL,
-        },
-    )
-    await bus.aclose()
-    assert await service.stop() == 0
+    async with scraped(bus_url, tmp_path, *only) as (port, bus):
+        await publish(bus, "t.store", *({"id": n} for n in range(GOOD)))
+        await publish(bus, "t.store", *({"id": f"not a number {n}"} for n in range(UNREADABLE)))
+        await publish(bus, "t.fails", *({"kind": "value", "times": 1} for _ in range(TWICE)))
+        await publish(bus, "t.fails", *({"kind": "reject"} for _ in range(REJECTED)))
+        await publish(bus, "t.dies", *({"how": "exit", "times": 1} for _ in range(DYING)))
+        await publish(bus, "t.deadline", {"how": "swallows"})
+        await publish(bus, "t.channel", *({} for _ in range(CHANNEL)))
+        metrics = await settled(
+            port,
+            {
+                "t.store": GOOD + UNREADABLE,
+                "t.stored": GOOD + TWICE,
+                "t.fails": TWICE + REJECTED,
+                "t.dies": DYING,
+                "t.deadline": 1,
+                "t.channel": CHANNEL,
+            },
+        )
 
     def of(name: str, handler: str, **labels: str) -> float:
         own = {"queue": f"t.{handler}", "handler": f"tests.service.application.{handler}", **labels}
@@ -124,17 +137,11 @@ async def settled(port: int, done: dict[str, int]) -> dict[str, float]:
 async def test_labels_are_bounded_and_no_message_says_what_they_are(tmp_path: Path) -> None:
     make_database(tmp_path)
     bus_url = f"sqlite:///{tmp_path / 'bus.db'}"
-    service = await ServiceProcess.start(bus_url, tmp_path, "--only", "t.fails", "--http-port", "0")
-    port = (await service.wait_line("probes and metrics are answered"))["port"]
-    await service.wait_line("consuming")
-    before = len(samples(await _text(port)))
-    bus = open_bus(settings_for(bus_url, tmp_path).bus)
-    await bus.connect()
-    await publish(bus, "t.fails", *({"kind": "value", "n": f"S3CR3T-canary-{n}"} for n in range(5)))
-    await settled(port, {"t.fails": 5})
-    await bus.aclose()
-    text = await _text(port)
-    await service.stop()
+    async with scraped(bus_url, tmp_path, "--only", "t.fails") as (port, bus):
+        before = len(samples(await _text(port)))
+        await publish(bus, "t.fails", *({"kind": "value", "n": f"S3CR3T-canary-{n}"} for n in range(5)))
+        await settled(port, {"t.fails": 5})
+        text = await _text(port)
 
     assert len(samples(text)) == before
     assert set(re.findall(r'[{,](\w+)="', text)) <= LABELS
