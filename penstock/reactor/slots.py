@@ -376,3 +376,6 @@ class Slot:
             if fd is not None:
                 os.close(fd)
         self._pidfd = self._fork_server_pidfd = None
+        if self._launched is not None and self._launched.process is not None:
+            # The garbage collector would close its two pipes too, some dozens of deaths later.
+            self._launched.process.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -124,3 +125,27 @@ async def test_a_deleted_delay_queue_is_made_again(broker: Broker, amqp_url: str
         balance = await scene.close()
 
     even(balance, dead=0)
+
+
+async def test_a_message_that_kills_the_whole_service_ends_in_the_dead_letter_queue(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    """An async handler that ends the process. From the fourth delivery on it runs alone (`is_suspect`), and nobody
+    counts its deaths: it comes again with every start, for ever."""
+    async with play(broker, tmp_path, "c.loop", url=amqp_url) as scene:
+        await scene.publish("c.loop", {"fails": 99, "how": "exit"})
+        for _ in range(8):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(6):
+                    await scene.service.wait()
+            if scene.service.returncode is None:
+                break
+            scene.note_end(scene.service)
+            with suppress(AssertionError):
+                # It may be killed before it says that it consumes.
+                await scene.start_service("c.loop")
+
+        dead = scene.ready("c.loop.dead")
+        for service in [service for service in scene.services if service.returncode is not None]:
+            scene.note_end(service)
+    assert dead == 1

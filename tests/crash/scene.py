@@ -165,17 +165,18 @@ class Scene:
         service = service or self.service
         workers = service.worker_pids
         await service.kill()
-        self._note_end(service)
+        self.note_end(service)
         return await asyncio.to_thread(seconds_until_gone, workers)
 
     async def stop_service(self, service: ServiceProcess | None = None) -> None:
         """SIGTERM, and it has to end in order."""
         service = service or self.service
         code = await service.stop()
-        self._note_end(service)
+        self.note_end(service)
         assert code == 0, service.lines[-20:]
 
-    def _note_end(self, service: ServiceProcess) -> None:
+    def note_end(self, service: ServiceProcess) -> None:
+        """It has ended, and its log is kept."""
         self.services.remove(service)
         self.ended.append(service)
 

@@ -136,9 +136,9 @@ async def test_a_herd_that_fails_once_is_held_back_and_memory_is_bounded(
     async with play(broker, tmp_path, "c.work", url=amqp_url, BUS__PREFETCH_TOTAL="200") as scene:
         await scene.recovered()
         await scene.stop_service()
-        ids = await scene.publish("c.work", *tasks(1500, fails=1))
+        ids = await scene.publish("c.work", *tasks(800, fails=1))
         await scene.start_service("c.work")
-        await scene.until(lambda: len(scene.ledger.run_counts()) > 500)
+        await scene.until(lambda: len(scene.ledger.run_counts()) > 250)
         unacked = await asyncio.to_thread(scene.unacked, "c.work")
         early = resident_mib(scene.service.pid)
         await scene.done(ids)

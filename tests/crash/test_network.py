@@ -56,7 +56,7 @@ async def test_a_connection_that_is_cut_amid_frames_loses_nothing(
     dice = Random(SEED)
     async with play(broker, tmp_path, *QUEUES, url=amqp_url) as scene:
         ids: list[str] = []
-        for _ in range(4):
+        for _ in range(3):
             with scene.ledger.disturbed("cut amid a frame", severs=True):
                 scene.proxy.cut_after(way, dice.randrange(1, 6000))
                 ids += await load(scene)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker import Broker
-from tests.crash.scene import READY, even, play, tasks
+from tests.crash.scene import READY, descriptors, even, play, tasks
 from tests.service.processes import parent_of
 
 KILLED = "the worker died while it ran (signal 9, SIGKILL; phase: in transaction); it has killed 3 workers"
@@ -152,3 +152,21 @@ async def test_slow_messages_at_the_head_hold_nobody_up(
         balance = await scene.close()
 
     even(balance, duplicates=0, effects=1001)
+
+
+async def test_workers_that_die_leave_no_descriptor_behind(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
+        await scene.service.wait_line(READY, count=2)
+        await scene.recovered()
+        before = descriptors(scene.service.pid)
+        for _ in range(12):
+            boots = scene.service.boots
+            scene.kill_worker(scene.service.worker_pids[0])
+            await scene.service.wait_line(READY, count=boots + 1)
+        # The last one may still be on its way out.
+        await scene.until(lambda: descriptors(scene.service.pid) <= before, 5)
+        balance = await scene.close()
+
+    even(balance, dead=0)
