@@ -24,6 +24,7 @@ class Job(Struct, frozen=True, array_like=True):
     reply_to: str | None
     type: str | None
     timestamp_s: float | None
+    commit_unknown: bool = False
 
 
 class Batch(Struct, frozen=True, array_like=True):

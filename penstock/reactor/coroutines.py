@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from penstock.app.context import AsyncContext, MessageInfo
+from penstock.app.context import COMMIT_UNKNOWN, AsyncContext, MessageInfo
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.outcomes import (
@@ -150,6 +150,7 @@ class Coroutines:
             reply_to=delivery.reply_to,
             type=delivery.type,
             timestamp_s=delivery.timestamp_s,
+            redelivered_after=COMMIT_UNKNOWN if delivery.history.commit_unknown else None,
         )
         log = structlog.get_logger(handler.name).bind(
             message_id=message.id, queue=message.queue, handler=handler.name, slot="loop", attempt=attempt

@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from penstock.app.messages import HeaderValue, Outgoing
-from penstock.app.outcomes import Failure
+from penstock.app.messages import HeaderValue, History, Outgoing
+from penstock.app.outcomes import Died, Failure
 from penstock.buses.contract import Delivery
 
 REASON: Final = "x-penstock-reason"
@@ -26,10 +26,21 @@ QUEUE: Final = "x-penstock-queue"
 EXCHANGE: Final = "x-penstock-exchange"
 HANDLER: Final = "x-penstock-handler"
 CUT: Final = "x-penstock-headers-dropped"
+#: The four of a message that killed its worker: the last time, when it did so more than once.
+CRASH: Final = "x-penstock-crash"
+CRASH_PHASE: Final = "x-penstock-crash-phase"
+CRASH_PEAK: Final = "x-penstock-crash-peak-memory"
+CRASH_STACK: Final = "x-penstock-crash-stack"
+COMMIT_UNKNOWN: Final = "x-penstock-commit-unknown"
+#: On what was a dead letter before: how often, and as JSON how it ended each time.
+REPLAYS: Final = "x-penstock-replays"
+PAST: Final = "x-penstock-history"
 
 MAX_REASON_BYTES: Final = 2 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024
-MAX_TRACEBACK_BYTES: Final = 20 * 1024
+#: Of an exception's traceback or of a dead worker's stack; a letter has one of the two.
+MAX_TRACEBACK_BYTES: Final = 16 * 1024
+MAX_PAST_BYTES: Final = 4 * 1024
 #: Inbound headers beyond this are left out of the dead letter.
 MAX_INBOUND_BYTES: Final = 64 * 1024
 
@@ -41,9 +52,8 @@ def dead_letter(
     handler: str,
     reason: str,
     failure: Failure | None,
-    attempts: int,
-    crashes: int,
-    first_failed_at_s: float,
+    died: Died | None,
+    history: History,
     now_s: float,
 ) -> Outgoing:
     """The message for the dead-letter queue: the same body and id, with the reason and the evidence."""
@@ -54,11 +64,21 @@ def dead_letter(
         REASON: _cut(reason, MAX_REASON_BYTES),
         QUEUE: delivery.queue,
         HANDLER: _cut(handler, MAX_REASON_BYTES),
-        ATTEMPTS: attempts,
-        CRASHES: crashes,
-        FIRST_AT: _moment(first_failed_at_s or now_s),
-        LAST_AT: _moment(now_s),
+        ATTEMPTS: history.attempts,
+        CRASHES: history.crashes,
+        FIRST_AT: moment(history.first_failed_at_s or now_s),
+        LAST_AT: moment(now_s),
     }
+    if died is not None:
+        headers |= {CRASH: _cut(died.how, MAX_REASON_BYTES), CRASH_PHASE: died.phase}
+        if died.peak_bytes:
+            headers[CRASH_PEAK] = f"{died.peak_bytes / 2**20:.1f} MiB"
+        if died.stack:
+            headers[CRASH_STACK] = _cut(died.stack, MAX_TRACEBACK_BYTES)
+    if history.commit_unknown:
+        headers[COMMIT_UNKNOWN] = True
+    if history.replays:
+        headers |= {REPLAYS: history.replays, PAST: history.past}
     if failure is not None:
         headers[EXCEPTION] = _cut(failure.type, MAX_REASON_BYTES)
         headers[TEXT] = _cut(failure.text, MAX_TEXT_BYTES)
@@ -106,5 +126,6 @@ def _cut(text: str, limit_bytes: int, *, keep_end: bool = False) -> str:
     return encoded[: limit_bytes - 4].decode(errors="ignore") + " …"
 
 
-def _moment(unix_s: float) -> str:
+def moment(unix_s: float) -> str:
+    """A Unix time as headers have it: UTC, to the millisecond."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")

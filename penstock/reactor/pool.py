@@ -28,6 +28,7 @@ from penstock.reactor.batch_end import BatchEnd
 from penstock.reactor.deadlines import watch_deadlines
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.launch import start_fork_server
+from penstock.reactor.processes import resident_bytes
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.slots import Slot, SlotDied, SlotFault, SlotState
 from penstock.reactor.work import Work
@@ -326,7 +327,7 @@ class Pool:
             return
         most = self._section.recycle_messages
         most_bytes = self._section.recycle_mib * 1024 * 1024
-        if (most and slot.messages >= most) or (most_bytes and slot.resident_bytes() > most_bytes):
+        if (most and slot.messages >= most) or (most_bytes and resident_bytes(slot.pid) > most_bytes):
             _log.info(
                 "a slot is used up: its successor is started",
                 slot=slot.name,

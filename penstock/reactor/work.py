@@ -80,4 +80,5 @@ def job_of(work: Work) -> Job:
         delivery.reply_to,
         delivery.type,
         delivery.timestamp_s,
+        delivery.history.commit_unknown,
     )

@@ -5,7 +5,6 @@ The module is preloaded into the fork server, so that a worker boots in millisec
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import resource
@@ -27,6 +26,7 @@ from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs
 from penstock.channels.bus import BusStub
 from penstock.channels.db.stub import DatabaseStub
+from penstock.channels.evidence import Evidence
 from penstock.channels.jobs import BootReport, Report
 from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Recorder
@@ -61,9 +61,11 @@ def _detach(duplicate: Any) -> InheritedDescriptor:
 class Worker:
     """Everything one worker holds."""
 
-    def __init__(self, channel_fd: int, recorder_fd: int) -> None:
+    def __init__(self, channel_fd: int, recorder_fd: int, evidence_fd: int | None = None) -> None:
+        """`evidence_fd` is for a process of its own: in somebody else's nothing is armed."""
         self._socket = socket.socket(fileno=channel_fd)
         self.recorder = Recorder(recorder_fd)
+        self._evidence = None if evidence_fd is None else Evidence(evidence_fd)
         self.state = SimpleNamespace()
         self.executor: Executor
         self.channel: Channel
@@ -77,6 +79,8 @@ class Worker:
         self.channel = Channel(self._socket, limit_bytes=plan.limits.frame_bytes, shield=deadline.shield)
         if not plan.in_process:
             _become_worker(plan)
+            if self._evidence is not None:
+                self._evidence.arm()
             self._take_over_output(plan)
         deadline.install()
         self._app = load_app(plan.app)
@@ -178,10 +182,12 @@ class Worker:
 _worker: Worker | None = None
 
 
-def begin(channel: InheritedDescriptor, recorder: InheritedDescriptor) -> None:
-    """The executor's initializer: it only keeps the two descriptors, because an exception here breaks the pool."""
+def begin(
+    channel: InheritedDescriptor, recorder: InheritedDescriptor, evidence: InheritedDescriptor | None = None
+) -> None:
+    """The executor's initializer: it only keeps the descriptors, because an exception here breaks the pool."""
     global _worker  # noqa: PLW0603 - one worker a process; the executor offers no other place
-    _worker = Worker(channel.fd, recorder.fd)
+    _worker = Worker(channel.fd, recorder.fd, None if evidence is None else evidence.fd)
 
 
 def boot(plan: WorkerPlan) -> bytes:
@@ -230,5 +236,4 @@ def _become_worker(plan: WorkerPlan) -> None:
         os.environ.pop(name, None)
     refuse_send()
     current_process().name = f"penstock-{plan.slot}"
-    faulthandler.enable(file=sys.__stderr__ or 2)
     signal.set_wakeup_fd(-1)

@@ -22,6 +22,11 @@ from penstock.buses.contract import Delivery, Settler
 ATTEMPTS: Final = "x-penstock-attempts"
 CRASHES: Final = "x-penstock-crashes"
 FIRST_FAILED_AT: Final = "x-penstock-first-failed-at-unix-ms"
+COMMIT_UNKNOWN: Final = "x-penstock-commit-unknown"
+REPLAYS: Final = "x-penstock-replays"
+PAST: Final = "x-penstock-history"
+#: Longer than Penstock writes it: somebody else did.
+MAX_PAST_CHARS: Final = 8 * 1024
 DELIVERY_COUNT: Final = "x-delivery-count"
 OUR_PREFIX: Final = "x-penstock-"
 _DROPPED: Final = frozenset(
@@ -86,6 +91,10 @@ def to_properties(message: Outgoing, login: str) -> spec.Basic.Properties:
         headers[ATTEMPTS] = history.attempts
         headers[CRASHES] = history.crashes
         headers[FIRST_FAILED_AT] = round(history.first_failed_at_s * 1000)
+        if history.commit_unknown:
+            headers[COMMIT_UNKNOWN] = True
+        if history.replays:
+            headers |= {REPLAYS: history.replays, PAST: history.past}
     return spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -119,10 +128,14 @@ def _own_values(headers: Mapping[str, Any], *, keep_ours: bool) -> dict[str, Hea
 
 
 def _history(headers: Mapping[str, Any]) -> History:
+    past = headers.get(PAST)
     return History(
         _whole(headers.get(ATTEMPTS)),
         _whole(headers.get(CRASHES)),
         _whole(headers.get(FIRST_FAILED_AT)) / 1000,
+        headers.get(COMMIT_UNKNOWN) is True,
+        _whole(headers.get(REPLAYS)),
+        past if isinstance(past, str) and len(past) <= MAX_PAST_CHARS else "",
     )
 
 
