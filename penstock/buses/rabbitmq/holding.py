@@ -135,6 +135,8 @@ class Holding:
             with broken_is_an_error():
                 # When it was cut off: else the broker gives to this consumer what the others have just returned.
                 await self._cancel()
+                if self._settler.acked:
+                    await self._settle_acks()
                 left = self._taken - self._settler.acked
                 await self._channel.close()
             await self._wait_returned(left)
@@ -199,6 +201,17 @@ class Holding:
         self._largest_bytes = max(self._largest_bytes, len(message.body))
         self._arrived.append(message)
         self._some_arrived.set()
+
+    async def _settle_acks(self) -> None:
+        """Wait until the queue has our acks: an AMQP channel that closes forgets those that it has not passed on.
+
+        It passes 32 on to a quorum queue, and the others when those are done. A consumer begins when they are done, and
+        ends when the others are; what it is given returns behind ours.
+        """
+        await self._channel.basic_qos(prefetch_count=1)
+        self._consumer = f"penstock-looks-{next(self._numbers):06}"
+        await self._channel.basic_consume(self._queue, self._on_message, consumer_tag=self._consumer)
+        await self._cancel()
 
     async def _wait_returned(self, count: int) -> None:
         deadline_s = asyncio.get_running_loop().time() + RETURN_WAIT_S
