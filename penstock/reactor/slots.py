@@ -347,8 +347,9 @@ class Slot:
         is_blameless = await self._has_fork_server_died(process)
         if self.state is not SlotState.DEAD:
             self._become(SlotState.DEAD)
+        because = self._killed_because or ("it was never started" if self._launched is None else None)
         noted_bytes = self._recorder.peak_bytes()
-        return self._postmortem.death(process, self._killed_because, noted_bytes, blameless=is_blameless)
+        return self._postmortem.death(process, because, noted_bytes, blameless=is_blameless)
 
     def _after_death(self, death: Death, error: BaseException) -> BatchEnd:
         works = self._works[: self._boundary]
