@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from penstock.app.outcomes import Reject, Retry
     from penstock.app.queues import Binding
     from penstock.client import AsyncClient, Client
+    from penstock.dead.letters import DeadLetter, DeadLetters
     from penstock.errors import (
         BusError,
         BusUnavailable,
@@ -49,6 +50,9 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     # Publishing
     "Client",
     "AsyncClient",
+    # Dead letters
+    "DeadLetters",
+    "DeadLetter",
     # Errors
     "PenstockError",
     "ConfigurationError",
@@ -84,6 +88,8 @@ _PLACES = {
     "Reject": "penstock.app.outcomes",
     "Client": "penstock.client",
     "AsyncClient": "penstock.client",
+    "DeadLetters": "penstock.dead.letters",
+    "DeadLetter": "penstock.dead.letters",
 }
 
 

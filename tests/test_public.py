@@ -13,7 +13,7 @@ from penstock import errors
 
 PUBLIC = {
     "App", "Router", "Binding", "Backoff", "Context", "AsyncContext", "Retry", "Reject",
-    "Client", "AsyncClient",
+    "Client", "AsyncClient", "DeadLetters", "DeadLetter",
     "PenstockError", "ConfigurationError", "HandlerError", "PayloadError", "DeadlineExceeded",
     "BusError", "BusUnavailable", "TopologyMismatch", "PublishError", "Unroutable", "PublishTimeout", "NotCarried", "ClientError",
     "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable", "ConnectionMisused",
@@ -88,6 +88,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
         "from penstock import App, Router, Binding, Backoff, Context, AsyncContext, Retry, Reject",
         "from penstock import PenstockError, Unroutable",
         "from penstock import Client, AsyncClient",
+        "from penstock import DeadLetters, DeadLetter",
     ],
 )
 def test_what_a_program_declares_or_publishes_with_loads_no_driver(statement: str) -> None:

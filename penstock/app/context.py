@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Unpack
 
 from penstock.app.messages import HeaderValue
 from penstock.app.options import Options
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 Row: TypeAlias = Mapping[str, Any]
+#: The one value of `redelivered_after`.
+COMMIT_UNKNOWN: Final = "commit unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,8 @@ class MessageInfo:
     reply_to: str | None = None
     type: str | None = None
     timestamp_s: float | None = None
+    redelivered_after: str | None = None
+    """`"commit unknown"` when an earlier run was cut off while it committed: its transaction may be durable."""
 
 
 class BusChannel(Protocol):
@@ -170,6 +174,11 @@ class Context:
         self._database = database
 
     @property
+    def redelivered_after(self) -> str | None:
+        """`"commit unknown"` when an earlier run was cut off while it committed: look whether its work is there."""
+        return self.message.redelivered_after
+
+    @property
     def connection(self) -> Connection:
         """The worker's own persistent SQLAlchemy connection, in this message's transaction.
 
@@ -202,3 +211,8 @@ class AsyncContext:
         self.db = db
         self.state = state
         self.log = log
+
+    @property
+    def redelivered_after(self) -> str | None:
+        """As `Context.redelivered_after`."""
+        return self.message.redelivered_after

@@ -46,8 +46,7 @@ class Decoder:
         """The payload, as the handler annotated it. Raises `PayloadError` with the reason for the dead letter."""
         if len(body) > self._body_bytes:
             raise PayloadError(too_long(len(body), self._body_bytes))
-        if content_encoding is not None and content_encoding.lower() not in _PLAIN_ENCODINGS:
-            body = _unpacked(body, content_encoding, self._body_bytes)
+        body = unpacked(body, content_encoding, self._body_bytes)
         if self._is_raw:
             return self._raw(body, content_type)
         _check_content_type(content_type, self._handler)
@@ -115,7 +114,10 @@ def _check_charset(content_type: str | None) -> None:
             raise PayloadError(msg)
 
 
-def _unpacked(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+def unpacked(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
+    """The body without its content encoding; never more than the limit is unpacked. Raises `PayloadError`."""
+    if encoding is None or encoding.lower() in _PLAIN_ENCODINGS:
+        return body
     if encoding.lower() not in ("gzip", "x-gzip", "deflate"):
         msg = f"content encoding {encoding!r} is not read; gzip, deflate or none"
         raise PayloadError(msg)

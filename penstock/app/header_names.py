@@ -20,6 +20,15 @@ QUEUE: Final = "x-penstock-queue"
 EXCHANGE: Final = "x-penstock-exchange"
 HANDLER: Final = "x-penstock-handler"
 CUT: Final = "x-penstock-headers-dropped"
+#: The four of a message that killed its worker: the last time, when it did so more than once.
+CRASH: Final = "x-penstock-crash"
+CRASH_PHASE: Final = "x-penstock-crash-phase"
+CRASH_PEAK: Final = "x-penstock-crash-peak-memory"
+CRASH_STACK: Final = "x-penstock-crash-stack"
+COMMIT_UNKNOWN: Final = "x-penstock-commit-unknown"
+#: On what was a dead letter before: how often, and as JSON how it ended each time.
+REPLAYS: Final = "x-penstock-replays"
+PAST: Final = "x-penstock-history"
 
 #: RabbitMQ's account of how a message became a dead letter of its own.
 DEATHS: Final = "x-death"

@@ -26,6 +26,12 @@ class History(Struct, frozen=True, array_like=True):
     """Runs that killed their worker process."""
     first_failed_at_s: float = 0.0
     """Unix time of the first failure; 0 when there was none."""
+    commit_unknown: bool = False
+    """The commit of an earlier run may have succeeded or not; stays until a run is acked."""
+    replays: int = 0
+    """How often it was a dead letter that somebody sent back."""
+    past: str = ""
+    """JSON: how it ended before each of the last of these, oldest first."""
 
 
 FRESH = History()

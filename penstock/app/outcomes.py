@@ -32,6 +32,8 @@ class Raised(Struct, frozen=True, array_like=True, tag=True):
     failure: Failure
     charged: bool = True
     """False when the fault was not the message's: a lost database, a stopping channel."""
+    commit_unknown: bool = False
+    """The connection broke while it committed: the transaction may be durable all the same."""
 
 
 class AskedRetry(Struct, frozen=True, array_like=True, tag=True):
@@ -60,6 +62,12 @@ class Died(Struct, frozen=True, array_like=True, tag=True):
     how: str
     """Words: signal or exit code, or the deadline."""
     phase: str
+    commit_unknown: bool = False
+    """It was committing: the transaction may be durable all the same."""
+    peak_bytes: int = 0
+    """The most resident memory that was seen of the process; 0 when nobody knows."""
+    stack: str = ""
+    """The Python stack at its end, as faulthandler writes it; empty when it left none."""
 
 
 Outcome: TypeAlias = Returned | Raised | AskedRetry | Rejected | Unreadable | Died

@@ -132,7 +132,11 @@ class Bus(Protocol):
         ...
 
     def hold(self, queue: str, *, limit: int) -> AbstractAsyncContextManager[AsyncIterator[Delivery]]:
-        """Take up to `limit` messages out of a queue to look at; those not acked inside the block return to it."""
+        """Take up to `limit` messages out of a queue to look at, each once, the first ones first.
+
+        Those not acked inside the block return to it, to their old places where the bus can. One that is requeued
+        returns at once, or at the end of the block where it would be handed out again before that.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from penstock.app.context import MessageInfo
+from penstock.app.context import COMMIT_UNKNOWN, MessageInfo
 from penstock.app.handlers import AnyHandler
 
 
@@ -27,6 +27,7 @@ class Job(Struct, frozen=True, array_like=True):
     reply_to: str | None
     type: str | None
     timestamp_s: float | None
+    commit_unknown: bool = False
 
 
 def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
@@ -42,6 +43,7 @@ def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
         reply_to=job.reply_to,
         type=job.type,
         timestamp_s=job.timestamp_s,
+        redelivered_after=COMMIT_UNKNOWN if job.commit_unknown else None,
     )
 
 

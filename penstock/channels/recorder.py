@@ -3,9 +3,9 @@
 ```
  0       4        8        12       16         24        64
  ┌───────┬────────┬────────┬────────┬──────────┬─────────┬──────────────────────┐
- │ phase │ batch  │ index  │ stop   │ since_ns │ unused  │ one outcome byte each│
+ │ phase │ batch  │ index  │ stop   │ since_ns │ peak_kib│ one outcome byte each│
  └───────┴────────┴────────┴────────┴──────────┴─────────┴──────────────────────┘
-   worker   worker   worker  reactor   worker               worker
+   worker   worker   worker  reactor   worker    worker     worker
 ```
 A note costs about 0.3 µs and no system call. Times are CLOCK_MONOTONIC, which all processes share.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -34,6 +35,10 @@ _STOP: Final = Layout("<I")
 _STOP_AT: Final = 12
 _SINCE: Final = Layout("<Q")
 _SINCE_AT: Final = 16
+_PEAK: Final = Layout("<Q")
+_PEAK_AT: Final = 24
+#: Darwin counts bytes where everybody else counts KiB.
+_PEAK_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class Phase(IntEnum):
@@ -95,7 +100,8 @@ class Recorder:
     # --- worker's side
 
     def begin_batch(self, batch: int, size: int) -> None:
-        """A batch arrived; its outcome bytes are cleared."""
+        """A batch arrived; its outcome bytes are cleared, the most memory so far is noted."""
+        _PEAK.pack_into(self._memory, _PEAK_AT, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         self._memory[_OUTCOMES_AT : _OUTCOMES_AT + size] = bytes(size)
         _NOTE.pack_into(self._memory, 0, Phase.IDLE, batch, 0)
 
@@ -133,6 +139,11 @@ class Recorder:
         phase, batch, index = _NOTE.unpack_from(self._memory, 0)
         since_ns: int = _SINCE.unpack_from(self._memory, _SINCE_AT)[0]
         return Reading(Phase(phase), batch, index, since_ns / 1e9)
+
+    def peak_bytes(self) -> int:
+        """The most resident memory that the worker had had when its last batch began."""
+        peak: int = _PEAK.unpack_from(self._memory, _PEAK_AT)[0]
+        return peak * _PEAK_UNIT
 
     def marks(self, size: int) -> bytes:
         """The outcome bytes of the first `size` deliveries."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from penstock.cli import exits, options
+from penstock.cli.dead_commands import dead
 from penstock.cli.exits import Exit
 from penstock.cli.words import command
 
@@ -20,20 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-dead = typer.Typer(
-    help="Look at dead letters, send them back to their queue, or drop them.", no_args_is_help=True
-)
 app.add_typer(dead, name="dead")
 
 Address = Annotated[
     str,
     typer.Argument(metavar="MODULE:APP", help="Where the App is; :app may be left out.", show_default=False),
-]
-Queue = Annotated[
-    str,
-    typer.Argument(
-        metavar="QUEUE", help="The handler's queue, or its dead-letter queue.", show_default=False
-    ),
 ]
 
 
@@ -222,69 +214,6 @@ def check(
     options.make_importable()
     settings = options.settings_from(bus=bus, database=database)
     return check_application(address, settings, only=tuple(only or ()))
-
-
-IdFlag = Annotated[
-    str | None, typer.Option("--id", metavar="ID", help="Only the messages with this id.", show_default="all")
-]
-
-
-@dead.command("list")
-@command
-def dead_list(
-    queue: Queue,
-    *,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Show so many, the oldest first.")] = 50,
-    bus: options.BusFlag = None,
-) -> Exit:
-    """List the dead letters of a queue: id, reason, exception, attempts, when."""
-    from penstock.cli import dead as letters
-
-    return letters.show_list(queue, options.settings_from(bus=bus), limit=limit)
-
-
-@dead.command("show")
-@command
-def dead_show(
-    queue: Queue,
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.", show_default=False)],  # noqa: A002
-    *,
-    body: Annotated[
-        bool, typer.Option("--body", help="Write its body and nothing else, byte for byte.")
-    ] = False,
-    bus: options.BusFlag = None,
-) -> Exit:
-    """Show one dead letter: every header, the traceback, the body."""
-    from penstock.cli import dead as letters
-
-    return letters.show_one(queue, id, options.settings_from(bus=bus), body_only=body)
-
-
-@dead.command("replay")
-@command
-def dead_replay(queue: Queue, *, id: IdFlag = None, bus: options.BusFlag = None) -> Exit:  # noqa: A002
-    """Send dead letters back to the queue they came from, with their attempts reset; all, or one id."""
-    from penstock.cli import dead as letters
-
-    return letters.replay(queue, id, options.settings_from(bus=bus))
-
-
-@dead.command("drop")
-@command
-def dead_drop(
-    queue: Queue,
-    *,
-    id: IdFlag = None,  # noqa: A002
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    bus: options.BusFlag = None,
-) -> Exit:
-    """Forget dead letters for good: one id, or --all."""
-    from penstock.cli import dead as letters
-
-    if (id is None) == (not everything):
-        raise typer.BadParameter("say which: --id ID, or --all")
-    return letters.drop(queue, id, options.settings_from(bus=bus), is_confirmed=yes)
 
 
 @app.command()

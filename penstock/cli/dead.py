@@ -9,201 +9,172 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import typer
 
 from penstock.app import header_names
+from penstock.buses.connecting import connected
 from penstock.buses.contract import Bus
-from penstock.cli.connecting import connected
 from penstock.cli.exits import Exit
-from penstock.cli.letters import Letter
 from penstock.cli.progress import showing
 from penstock.cli.shown import show_pairs, show_table, show_text
 from penstock.cli.words import fail
 from penstock.config import Settings
-from penstock.errors import BusError, PublishError
+from penstock.dead.choice import Choice
+from penstock.dead.letter import Letter
+from penstock.dead.letters import forget_all
+from penstock.dead.passes import Task, find, holding, look
+from penstock.dead.replaying import Replaying
+from penstock.errors import BusUnavailable, PublishError
 
-#: Letters held at a time while all are replayed or dropped.
-ROUND: Final = 500
-#: Letters looked through for an id; they are all held meanwhile.
-SEARCHED: Final = 100_000
 SHOWN_BODY_BYTES: Final = 16 * 1024
-_SUFFIX: Final = ".dead"
+#: Headers that have a place of their own in what `show` writes.
+_SHOWN_APART: Final = (header_names.TRACEBACK, header_names.CRASH_STACK, header_names.PAST)
 
 
-def show_list(queue: str, settings: Settings, *, limit: int) -> Exit:
-    """Show the oldest letters. Raises `BusError` when there is no such queue."""
+def show_list(queue: str, settings: Settings, choice: Choice, *, limit: int) -> Exit:
+    """Show the oldest letters that fit. Raises `BusError` when there is no such queue."""
 
-    async def look(bus: Bus) -> Exit:
-        origin, count = await _find(bus, queue)
-        async with _holding(bus, origin, limit) as letters:
-            shown = [letter async for letter in letters]
-        rows = [_row(letter) for letter in shown]
+    async def work(bus: Bus) -> Exit:
+        origin, count = await find(bus, queue)
+        rows = await look(bus, origin, count, choice, limit=limit, keep=_row)
         columns = ("id", "reason", "exception", "attempts", "failed (UTC)")
         if rows:
             narrow = {"exception": 18, "failed (UTC)": 10}
             show_table(f"Dead letters of {origin}", columns, rows, whole=("id",), narrow=narrow)
-        if count > len(shown):
-            fail(f"the oldest {len(shown):,} of {count:,} are shown; --limit shows more")
+        if rows and choice.is_everything and count > len(rows):
+            fail(f"the oldest {len(rows):,} of {count:,} are shown; --limit shows more")
+        elif len(rows) == limit and not choice.is_everything:
+            fail(f"the oldest {limit:,} that match are shown; --limit shows more")
         elif not rows:
-            fail(f"queue {origin!r} has no dead letters")
-        return Exit.OK
-
-    return _on_bus(settings, look)
-
-
-def show_one(queue: str, message_id: str, settings: Settings, *, body_only: bool) -> Exit:
-    """Show a letter whole, or write its body to stdout as it is. `NO` when there is none with this id."""
-
-    async def look(bus: Bus) -> Exit:
-        origin, _ = await _find(bus, queue)
-        async with _holding(bus, origin, SEARCHED) as letters:
-            found = [letter async for letter in letters if letter.id == message_id]
-        if not found:
-            return _not_found(origin, message_id)
-        if body_only:
-            sys.stdout.buffer.write(found[-1].delivery.body)
-            sys.stdout.buffer.flush()
-        else:
-            _show(found[-1])
-        if len(found) > 1:
-            fail(f"{len(found)} dead letters have this id; the last one is shown")
-        return Exit.OK
-
-    return _on_bus(settings, look)
-
-
-def replay(queue: str, message_id: str | None, settings: Settings) -> Exit:
-    """Publish letters to their queue again, then forget them. Raises the first `PublishError`."""
-    timeout_s = settings.bus.confirm_timeout_s
-    sent: Counter[str] = Counter()
-
-    async def send(bus: Bus, letters: Sequence[Letter]) -> PublishError | None:
-        errors = await bus.publish([letter.replayed() for letter in letters], timeout_s=timeout_s)
-        for letter, error in zip(letters, errors, strict=True):
-            # Confirmed first: where loss and duplication compete, duplication wins.
-            if error is None:
-                letter.delivery.settler.ack(letter.delivery.tag)
-                sent[letter.destination] += 1
-        await bus.flush()
-        return next((error for error in errors if error is not None), None)
-
-    async def work(bus: Bus) -> Exit:
-        origin, count = await _find(bus, queue)
-        try:
-            error = await _each_round(_Chosen(bus, origin, count, message_id), f"replaying {origin}", send)
-        except asyncio.CancelledError:
-            fail(f"interrupted: {_told(sent)}; the others are still dead letters")
-            return Exit.INTERRUPTED
-        if error is not None:
-            fail(f"stopped: {_told(sent)}; the others are still dead letters")
-            raise error
-        if not sent:
-            return _not_found(origin, message_id)
-        typer.echo(f"replayed: {_told(sent)}")
+            return _nothing_found(origin, count, choice, exit_none=Exit.OK)
         return Exit.OK
 
     return _on_bus(settings, work)
 
 
-def drop(queue: str, message_id: str | None, settings: Settings, *, is_confirmed: bool) -> Exit:
-    """Forget letters; all of them only after a yes."""
-    dropped = 0
-
-    async def forget(bus: Bus, letters: Sequence[Letter]) -> PublishError | None:
-        nonlocal dropped
-        for letter in letters:
-            letter.delivery.settler.ack(letter.delivery.tag)
-        await bus.flush()
-        dropped += len(letters)
-        return None
+def show_one(queue: str, message_id: str, settings: Settings, *, body_only: bool) -> Exit:
+    """Show a letter whole, or write its body to stdout as it is. `NO` when there is none with this id."""
 
     async def work(bus: Bus) -> Exit:
-        origin, count = await _find(bus, queue)
-        if message_id is None and count and not is_confirmed:
+        origin, count = await find(bus, queue)
+        last: Letter | None = None
+        same = 0
+        async with holding(bus, origin, count) as letters:
+            async for letter in letters:
+                if letter.id == message_id:
+                    last, same = letter, same + 1
+                letter.release()
+        if last is None:
+            return _nothing_found(origin, count, Choice(id=message_id))
+        if body_only:
+            sys.stdout.buffer.write(last.delivery.body)
+            sys.stdout.buffer.flush()
+        else:
+            _show(last)
+        if same > 1:
+            fail(f"{same} dead letters have this id; the last one is shown")
+        return Exit.OK
+
+    return _on_bus(settings, work)
+
+
+def replay(
+    queue: str, settings: Settings, choice: Choice, *, rate: float | None = None, limit: int | None = None
+) -> Exit:
+    """Publish letters to their queue again, then forget them. Raises the first `PublishError`."""
+
+    async def work(bus: Bus) -> Exit:
+        origin, count = await find(bus, queue)
+        replaying = Replaying(bus, timeout_s=settings.bus.confirm_timeout_s, rate=rate)
+        task = Task(bus, origin, count, choice, replaying.send, limit)
+        task.round_size, task.wait_turn = replaying.round_size, replaying.wait_turn
+        stays = "the others are still dead letters"
+        try:
+            error = await _with_bar(task, f"replaying {origin}", settings)
+        except asyncio.CancelledError:
+            fail(f"interrupted: {_told(replaying.sent)}; {stays}; the same command goes on")
+            return Exit.INTERRUPTED
+        except BusUnavailable:
+            fail(f"stopped: {_told(replaying.sent)}; {stays}; the same command goes on")
+            raise
+        if error is not None:
+            fail(f"stopped: {_told(replaying.sent)}; {stays}")
+            raise error
+        if not replaying.sent:
+            return _nothing_found(origin, count, choice)
+        typer.echo(f"replayed: {_told(replaying.sent)}")
+        return Exit.OK
+
+    return _on_bus(settings, work)
+
+
+def drop(
+    queue: str, settings: Settings, choice: Choice, *, is_confirmed: bool, limit: int | None = None
+) -> Exit:
+    """Forget letters; more than one id only after a yes."""
+    dropped = 0
+
+    async def work(bus: Bus) -> Exit:
+        nonlocal dropped
+
+        async def forget(letters: Sequence[Letter]) -> PublishError | None:
+            nonlocal dropped
+            dropped += len(letters)
+            return await forget_all(bus, letters)
+
+        origin, count = await find(bus, queue)
+        if choice.id is None and count and not is_confirmed:
+            fitting = await _count_fitting(bus, origin, count, choice, limit)
+            if not fitting:
+                return _nothing_found(origin, count, choice)
             if not sys.stdin.isatty():
-                fail(f"{_letters(count)} of {origin} would be gone for good: say --yes; nothing was dropped")
+                fail(
+                    f"{_letters(fitting)} of {origin} would be gone for good: say --yes; nothing was dropped"
+                )
                 return Exit.USAGE
-            if not typer.confirm(f"Drop {_letters(count)} of {origin} for good?"):
+            if not typer.confirm(f"Drop {_letters(fitting)} of {origin} for good?"):
                 fail("nothing was dropped")
                 return Exit.NO
         try:
-            await _each_round(_Chosen(bus, origin, count, message_id), f"dropping from {origin}", forget)
+            task = Task(bus, origin, count, choice, forget, limit)
+            await _with_bar(task, f"dropping from {origin}", settings)
         except asyncio.CancelledError:
             fail(f"interrupted: {_letters(dropped)} dropped; the others are still there")
             return Exit.INTERRUPTED
         if not dropped:
-            return _not_found(origin, message_id)
+            return _nothing_found(origin, count, choice)
         typer.echo(f"dropped: {_letters(dropped)} of {origin}")
         return Exit.OK
 
     return _on_bus(settings, work)
 
 
-Treat = Callable[[Bus, Sequence[Letter]], Coroutine[Any, Any, PublishError | None]]
+async def _with_bar(task: Task, title: str, settings: Settings) -> PublishError | None:
+    # Half: what is held longer comes again, and the broker closes the AMQP channel for it.
+    task.pass_s = settings.bus.consumer_timeout_s / 2
+    with showing(title, min(task.count, task.limit or task.count)) as show:
+        by_fitting = task.limit is not None
+
+        def progress(looked_at: int, fitted: int) -> None:
+            show(fitted if by_fitting else looked_at, fitted)
+
+        task.on_progress = progress
+        return await task.run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """Which letters: all that were there at the start, or those with one id."""
-
-    bus: Bus
-    origin: str
-    count: int
-    message_id: str | None
-
-
-async def _each_round(chosen: _Chosen, title: str, treat: Treat) -> PublishError | None:
-    """Treat letters round by round; returns the first refusal, which ends it.
-
-    Not more than were there at the start: what fails again meanwhile comes in at the end, and would go round for ever.
-    """
-    bus, origin = chosen.bus, chosen.origin
-    if chosen.message_id is not None:
-        async with _holding(bus, origin, SEARCHED) as letters:
-            found = [letter async for letter in letters if letter.id == chosen.message_id]
-            return await treat(bus, found) if found else None
-    done = 0
-    with showing(title, chosen.count) as show:
-        while done < chosen.count:
-            async with _holding(bus, origin, min(ROUND, chosen.count - done)) as letters:
-                taken = [letter async for letter in letters]
-                if not taken:
-                    # Somebody else took the rest.
-                    return None
-                error = await treat(bus, taken)
-            if error is not None:
-                return error
-            done += len(taken)
-            show(done, done)
-    return None
-
-
-@asynccontextmanager
-async def _holding(bus: Bus, origin: str, limit: int) -> AsyncIterator[AsyncIterator[Letter]]:
-    async with bus.hold(origin + _SUFFIX, limit=limit) as deliveries:
-        yield (Letter(delivery, origin) async for delivery in deliveries)
-
-
-async def _find(bus: Bus, queue: str) -> tuple[str, int]:
-    """The queue that letters came from, and how many there are; the dead-letter queue's own name is understood, too."""
-    for origin in (queue, queue.removesuffix(_SUFFIX)):
-        count = await bus.depth(origin + _SUFFIX)
-        if count is not None:
-            return origin, count
-    raise BusError(
-        f"there is no dead-letter queue {queue + _SUFFIX!r} on this bus; a handler's start declares it. "
-        "Look for a typing error in the name, or for another bus in the settings"
-    )
+async def _count_fitting(bus: Bus, origin: str, count: int, choice: Choice, limit: int | None) -> int:
+    most = count if limit is None else min(count, limit)
+    if choice.is_everything:
+        return most
+    return len(await look(bus, origin, count, choice, limit=most, keep=bool))
 
 
 def _on_bus(settings: Settings, work: Callable[[Bus], Coroutine[Any, Any, Exit]]) -> Exit:
     async def connect_and_work() -> Exit:
-        async with connected(settings) as bus:
+        async with connected(settings.bus) as bus:
             return await work(bus)
 
     return asyncio.run(connect_and_work())
@@ -235,24 +206,36 @@ def _show(letter: Letter) -> None:
     ours = {
         name: value
         for name, value in delivery.headers.items()
-        if name not in own and name != header_names.TRACEBACK
+        if name not in own and name not in _SHOWN_APART
     }
     for title, table in (("", properties), ("Why it is here", ours), ("Its own headers", own)):
         rows = [(f"{name}", str(value)) for name, value in table.items() if value is not None]
         if rows:
             show_pairs(title, rows)
-    trace = letter.says(header_names.TRACEBACK)
-    if trace:
-        show_text(f"{trace.rstrip()}\n", title="Traceback")
+    past = [(str(end.get("failed_at")), _in_words(end)) for end in letter.past()]
+    if past:
+        show_pairs("What it went through before", past)
+    for title, header in (
+        ("Traceback", header_names.TRACEBACK),
+        ("Stack of its worker", header_names.CRASH_STACK),
+    ):
+        trace = letter.says(header)
+        if trace:
+            show_text(f"{trace.rstrip()}\n", title=title)
     show_text(letter.body_text(SHOWN_BODY_BYTES), title=f"Body, {len(delivery.body):,} bytes")
 
 
-def _not_found(origin: str, message_id: str | None) -> Exit:
-    if message_id is None:
+def _nothing_found(origin: str, count: int, choice: Choice, *, exit_none: Exit = Exit.NO) -> Exit:
+    if not count:
         fail(f"queue {origin!r} has no dead letters")
-        return Exit.OK
-    fail(f"no dead letter of {origin!r} has the id {message_id!r}; `penstock dead list {origin}` shows them")
-    return Exit.NO
+        return Exit.NO if choice.id is not None else Exit.OK
+    if choice.id is not None:
+        fail(
+            f"no dead letter of {origin!r} has the id {choice.id!r}; `penstock dead list {origin}` shows them"
+        )
+        return Exit.NO
+    fail(f"none of the {_letters(count)} of {origin!r} matches")
+    return exit_none
 
 
 def _told(sent: Counter[str]) -> str:
@@ -261,3 +244,8 @@ def _told(sent: Counter[str]) -> str:
 
 def _letters(count: int) -> str:
     return "1 dead letter" if count == 1 else f"{count:,} dead letters"
+
+
+def _in_words(end: dict[str, Any]) -> str:
+    counts = ", ".join(f"{end[name]} {name}" for name in ("attempts", "crashes") if end.get(name))
+    return f"{end.get('reason')} ({counts}; replayed {end.get('replayed_at')})"

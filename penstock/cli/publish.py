@@ -16,7 +16,7 @@ from penstock.app.decode import check_json
 from penstock.app.messages import Outgoing
 from penstock.app.options import Options
 from penstock.app.payloads import JSON, make_outgoing
-from penstock.cli.connecting import connected
+from penstock.buses.connecting import connected
 from penstock.cli.exits import Exit
 from penstock.config import Settings
 from penstock.errors import PayloadError
@@ -120,7 +120,7 @@ def publish(request: Request, settings: Settings) -> Exit:
 
 
 async def _publish_one(message: Outgoing, settings: Settings) -> None:
-    async with connected(settings) as bus:
+    async with connected(settings.bus) as bus:
         (error,) = await bus.publish([message], timeout_s=settings.bus.confirm_timeout_s)
     if error is not None:
         raise error

@@ -10,8 +10,8 @@ from uuid import uuid4
 import typer
 
 from penstock.app.messages import Outgoing
+from penstock.buses.connecting import connected
 from penstock.buses.contract import Bus
-from penstock.cli.connecting import connected
 from penstock.cli.exits import Exit, exit_of
 from penstock.cli.lines import Lines, LongLine, Numbered
 from penstock.cli.progress import showing
@@ -40,7 +40,7 @@ async def publish_file(request: Request, path: Path, settings: Settings) -> Exit
     lines = Lines(path, limit_bytes=settings.limits.body_bytes)
     publisher = _Publisher(request, path, settings)
     try:
-        async with connected(settings) as bus:
+        async with connected(settings.bus) as bus:
             with showing(str(path), lines.size_bytes) as show:
                 async for chunk in lines.chunks():
                     await publisher.publish(bus, chunk)

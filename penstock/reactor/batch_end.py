@@ -14,9 +14,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from penstock.app.outcomes import DONE, Died, Outcome
 from penstock.channels.recorder import Mark, Phase, Reading
 from penstock.reactor.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of a worker's end."""
+
+    how: str
+    """Signal or exit code, or why it was killed, in words."""
+    peak_bytes: int = 0
+    """The most resident memory that was seen of it; 0 when nobody knows."""
+    stack: str = ""
+    """Its Python stack, when it left one."""
+    blameless: bool = False
+    """The fork server died, and took it along."""
 
 
 @dataclass(slots=True)
@@ -47,13 +63,11 @@ def after_death(
     marks: bytes,
     told: Mapping[int, Outcome],
     reading: Reading | None,
-    how: str,
-    *,
-    blameless: bool,
+    death: Death,
 ) -> BatchEnd:
     """The worker died; `reading` is the recorder's last, None when it never saw this batch.
 
-    `how` it died goes into the outcome of the delivery that was running, unless the death was nobody's fault.
+    The death goes into the outcome of the delivery that was running, unless it was nobody's fault.
     """
     end = after_report(works, marks, told)
     if reading is None or reading.phase in (Phase.IDLE, Phase.ENDED) or reading.index >= len(works):
@@ -61,10 +75,14 @@ def after_death(
     running = works[reading.index]
     if running not in end.unstarted:
         return end
-    if blameless:
+    commit_unknown = reading.phase is Phase.COMMITTING
+    if death.blameless:
         # It runs again, and its first run may have had effects.
         running.delivery.redelivered = True
+        if commit_unknown:
+            running.delivery.history = replace(running.delivery.history, commit_unknown=True)
         return end
     end.unstarted.remove(running)
-    end.ended.append((running, Died(how, reading.phase.words)))
+    died = Died(death.how, reading.phase.words, commit_unknown, death.peak_bytes, death.stack)
+    end.ended.append((running, died))
     return end

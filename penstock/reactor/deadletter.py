@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from penstock.app import header_names
-from penstock.app.messages import HeaderValue, Outgoing
-from penstock.app.outcomes import Failure
+from penstock.app.messages import HeaderValue, History, Outgoing
+from penstock.app.outcomes import Died, Failure
 from penstock.buses.contract import Delivery
 
 MAX_REASON_BYTES: Final = 2 * 1024
 MAX_TEXT_BYTES: Final = 4 * 1024
-MAX_TRACEBACK_BYTES: Final = 20 * 1024
+#: Of an exception's traceback or of a dead worker's stack; a letter has one of the two.
+MAX_TRACEBACK_BYTES: Final = 16 * 1024
+MAX_PAST_BYTES: Final = 4 * 1024
 #: Inbound headers beyond this are left out of the dead letter.
 MAX_INBOUND_BYTES: Final = 64 * 1024
 
@@ -28,9 +30,8 @@ def dead_letter(
     handler: str,
     reason: str,
     failure: Failure | None,
-    attempts: int,
-    crashes: int,
-    first_failed_at_s: float,
+    died: Died | None,
+    history: History,
     now_s: float,
 ) -> Outgoing:
     """The message for the dead-letter queue: the same body and id, with the reason and the evidence."""
@@ -41,11 +42,24 @@ def dead_letter(
         header_names.REASON: _cut(reason, MAX_REASON_BYTES),
         header_names.QUEUE: delivery.queue,
         header_names.HANDLER: _cut(handler, MAX_REASON_BYTES),
-        header_names.ATTEMPTS: attempts,
-        header_names.CRASHES: crashes,
-        header_names.FIRST_AT: _moment(first_failed_at_s or now_s),
-        header_names.LAST_AT: _moment(now_s),
+        header_names.ATTEMPTS: history.attempts,
+        header_names.CRASHES: history.crashes,
+        header_names.FIRST_AT: moment(history.first_failed_at_s or now_s),
+        header_names.LAST_AT: moment(now_s),
     }
+    if died is not None:
+        headers |= {
+            header_names.CRASH: _cut(died.how, MAX_REASON_BYTES),
+            header_names.CRASH_PHASE: died.phase,
+        }
+        if died.peak_bytes:
+            headers[header_names.CRASH_PEAK] = f"{died.peak_bytes / 2**20:.1f} MiB"
+        if died.stack:
+            headers[header_names.CRASH_STACK] = _cut(died.stack, MAX_TRACEBACK_BYTES)
+    if history.commit_unknown:
+        headers[header_names.COMMIT_UNKNOWN] = True
+    if history.replays:
+        headers |= {header_names.REPLAYS: history.replays, header_names.PAST: history.past}
     if failure is not None:
         headers[header_names.EXCEPTION] = _cut(failure.type, MAX_REASON_BYTES)
         headers[header_names.TEXT] = _cut(failure.text, MAX_TEXT_BYTES)
@@ -93,5 +107,6 @@ def _cut(text: str, limit_bytes: int, *, keep_end: bool = False) -> str:
     return encoded[: limit_bytes - 4].decode(errors="ignore") + " …"
 
 
-def _moment(unix_s: float) -> str:
+def moment(unix_s: float) -> str:
+    """A Unix time as headers have it: UTC, to the millisecond."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")

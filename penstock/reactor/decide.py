@@ -95,11 +95,10 @@ class Judge:
                     case, f"the handler raised {failure.type}: {failure.text}", failure, None
                 )
             case Raised(failure=failure):
-                return case.retry(
-                    history, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}"
-                )
-            case Died(how=how, phase=phase):
-                return self._after_death(case, f"the worker died while it ran ({how}; phase: {phase})")
+                known = replace(history, commit_unknown=history.commit_unknown or outcome.commit_unknown)
+                return case.retry(known, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}")
+            case Died():
+                return self._after_death(case, outcome)
             case _:
                 assert_never(outcome)
 
@@ -114,11 +113,16 @@ class Judge:
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
         return case.retry(history, wait_s, reason)
 
-    def _after_death(self, case: _Case, reason: str) -> Decision:
+    def _after_death(self, case: _Case, died: Died) -> Decision:
+        reason = f"the worker died while it ran ({died.how}; phase: {died.phase})"
         history = _failed(case.delivery.history, case.now_s)
-        history = replace(history, crashes=history.crashes + 1)
+        history = replace(
+            history,
+            crashes=history.crashes + 1,
+            commit_unknown=history.commit_unknown or died.commit_unknown,
+        )
         if history.crashes >= self.crash_attempts:
-            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None)
+            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None, died)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
         return case.retry(history, wait_s, reason)
 
@@ -129,7 +133,9 @@ class _Case:
     handler: AnyHandler
     now_s: float
 
-    def dead(self, history: History, reason: str, failure: Failure | None) -> Decision:
+    def dead(
+        self, history: History, reason: str, failure: Failure | None, died: Died | None = None
+    ) -> Decision:
         attempts = max(1, history.attempts)
         letter = dead_letter(
             self.delivery,
@@ -137,9 +143,8 @@ class _Case:
             handler=self.handler.name,
             reason=reason,
             failure=failure,
-            attempts=attempts,
-            crashes=history.crashes,
-            first_failed_at_s=history.first_failed_at_s,
+            died=died,
+            history=replace(history, attempts=attempts),
             now_s=self.now_s,
         )
         return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True)
@@ -153,4 +158,6 @@ class _Case:
 
 
 def _failed(history: History, now_s: float) -> History:
-    return History(history.attempts + 1, history.crashes, history.first_failed_at_s or now_s)
+    return replace(
+        history, attempts=history.attempts + 1, first_failed_at_s=history.first_failed_at_s or now_s
+    )

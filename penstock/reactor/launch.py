@@ -102,7 +102,7 @@ class Launched:
 _launching: Final = threading.Lock()
 
 
-def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int) -> Launched:
+def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int, evidence_fd: int) -> Launched:
     """Start one worker; blocks for the fork, so it is called in a thread. Takes `worker_socket` over and closes it."""
     if plan.in_process:
         threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"penstock-{plan.slot}")
@@ -111,7 +111,11 @@ def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int) -> 
         )
         return Launched(threads, threads.submit(entry.boot, plan), None)
     context: BaseContext = multiprocessing.get_context(plan.start_method)
-    descriptors = (entry.InheritedDescriptor(worker_socket.fileno()), entry.InheritedDescriptor(recorder_fd))
+    descriptors = (
+        entry.InheritedDescriptor(worker_socket.fileno()),
+        entry.InheritedDescriptor(recorder_fd),
+        entry.InheritedDescriptor(evidence_fd),
+    )
     executor = ProcessPoolExecutor(
         max_workers=1,
         mp_context=context,

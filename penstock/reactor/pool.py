@@ -22,6 +22,7 @@ from penstock.channels.service import Service
 from penstock.config.workers import WorkersSection
 from penstock.reactor.deadlines import watch_deadlines
 from penstock.reactor.launch import start_fork_server
+from penstock.reactor.processes import resident_bytes
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.slot_state import SlotDied, SlotFault, SlotState
 from penstock.reactor.slots import Slot
@@ -257,7 +258,7 @@ class Pool:
             return
         most = self._section.recycle_messages
         most_bytes = self._section.recycle_mib * 1024 * 1024
-        if (most and slot.messages >= most) or (most_bytes and slot.resident_bytes() > most_bytes):
+        if (most and slot.messages >= most) or (most_bytes and resident_bytes(slot.pid) > most_bytes):
             _log.info(
                 "a slot is used up: its successor is started",
                 slot=slot.name,

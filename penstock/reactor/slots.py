@@ -26,15 +26,17 @@ import structlog
 
 from penstock.app.outcomes import Outcome
 from penstock.channels import jobs, wire
+from penstock.channels.evidence import DUMP_SIGNAL
 from penstock.channels.jobs import Batch, BootReport
 from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Reading, Recorder
 from penstock.channels.service import Caller, Service
 from penstock.channels.serving import ChannelServer
 from penstock.errors import ChannelError, PenstockError
-from penstock.reactor.batch_end import BatchEnd, after_death, after_report
+from penstock.reactor.batch_end import BatchEnd, Death, after_death, after_report
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
-from penstock.reactor.processes import UNTOLD_EXIT_CODE, how_it_ended, is_readable, open_pidfd
+from penstock.reactor.postmortem import Postmortem
+from penstock.reactor.processes import UNTOLD_EXIT_CODE, is_readable, open_pidfd, sent_to
 from penstock.reactor.slot_state import TRANSITIONS, SlotDied, SlotFault, SlotState
 from penstock.reactor.work import Work, job_of, note_batch
 
@@ -67,6 +69,7 @@ class Slot:
         self._on_idle_death = on_idle_death
         self._exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._recorder = Recorder.create()
+        self._postmortem = Postmortem()
         self._launched: Launched | None = None
         self._server: ChannelServer | None = None
         self._pidfd: int | None = None
@@ -77,7 +80,6 @@ class Slot:
         self._told: dict[int, Outcome] = {}
         self._told_more = asyncio.Event()
         self._killed_because: str | None = None
-        self._is_blameless = False
 
     def __repr__(self) -> str:
         return f"<Slot {self.name} [{self.state.value}, pid {self.pid}, {self.messages} messages]>"
@@ -95,8 +97,8 @@ class Slot:
             report = await self._boot_report()
         except (BrokenProcessPool, OSError, EOFError, CancelledError) as error:
             # EOFError: the fork server died while it was asked.
-            how = await self._bury()
-            msg = f"the worker process of slot {self.name} died while it was booting ({how})"
+            death = await self._bury()
+            msg = f"the worker process of slot {self.name} died while it was booting ({death.how})"
             raise SlotDied(msg) from error
         except BaseException:
             await self._bury()
@@ -134,6 +136,20 @@ class Slot:
                 timeout_s=timeout_s,
             )
         await self._bury()
+
+    async def kill_overdue(self, overdue: Reading, because: str) -> bool:
+        """Have the worker write its stack, then kill it; False when it had come to the end of that delivery meanwhile."""
+        if self._killed_because is not None:
+            return False
+        self.note_memory()
+        if sent_to(self._pidfd, DUMP_SIGNAL):
+            await self._postmortem.wait_stack()
+        reading, work = self.reading()
+        if work is None or (reading.batch, reading.index) != (overdue.batch, overdue.index):
+            self._postmortem.evidence.clear()
+            return False
+        await self.kill(because)
+        return True
 
     async def kill(self, because: str) -> None:
         """Kill the process; what it was running is in the `BatchEnd` of its `run`, which returns soon after."""
@@ -212,13 +228,9 @@ class Slot:
         self._boundary = first
         return taken
 
-    def resident_bytes(self) -> int:
-        """Resident memory of the process; 0 where the system does not say."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:  # noqa: PTH123 - no path to speak of
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            return 0
+    def note_memory(self) -> None:
+        """Look how much memory the process has had so far."""
+        self._postmortem.note_memory(self.pid)
 
     # --- inside
 
@@ -281,7 +293,8 @@ class Slot:
         return jobs.decode_boot_report(encoded)
 
     async def _launch(self, theirs: socket.socket) -> None:
-        launching = asyncio.ensure_future(asyncio.to_thread(launch, self._plan, theirs, self._recorder.fd))
+        descriptors = self._recorder.fd, self._postmortem.evidence.fd
+        launching = asyncio.ensure_future(asyncio.to_thread(launch, self._plan, theirs, *descriptors))
         try:
             self._launched = await asyncio.shield(launching)
         except asyncio.CancelledError:
@@ -310,16 +323,13 @@ class Slot:
             self._on_idle_death(self)
 
     def _send_kill(self) -> None:
-        try:
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            elif self._launched is not None and self._launched.process is not None:
-                self._launched.process.kill()
-        except ProcessLookupError:
+        if self._pidfd is None and self._launched is not None and self._launched.process is not None:
+            self._launched.process.kill()
+        elif not sent_to(self._pidfd, signal.SIGKILL):
             _log.debug("the worker had ended before it was killed", slot=self.name, pid=self.pid)
 
-    async def _bury(self) -> str:
-        """Make sure that the process is dead and everything it wrote is read; returns how it died, in words.
+    async def _bury(self) -> Death:
+        """Make sure that the process is dead and everything it wrote is read; returns how it died.
 
         A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
         """
@@ -331,30 +341,31 @@ class Slot:
                 await asyncio.wait((self._server.eof,), timeout=EOF_WAIT_S)
             self._server.close()
             await self._server.wait_calls_forgotten()
-        how = "it was never started"
+        process = self._launched.process if self._launched is not None else None
         if self._launched is not None:
             await asyncio.to_thread(self._launched.executor.shutdown, cancel_futures=True)
-            how = how_it_ended(self._launched.process)
-            self._is_blameless = await self._has_fork_server_died(self._launched.process)
+        is_blameless = await self._has_fork_server_died(process)
         if self.state is not SlotState.DEAD:
             self._become(SlotState.DEAD)
-        return how
+        because = self._killed_because or ("it was never started" if self._launched is None else None)
+        noted_bytes = self._recorder.peak_bytes()
+        return self._postmortem.death(process, because, noted_bytes, blameless=is_blameless)
 
-    def _after_death(self, how: str, error: BaseException) -> BatchEnd:
+    def _after_death(self, death: Death, error: BaseException) -> BatchEnd:
         works = self._works[: self._boundary]
         reading: Reading | None = self._recorder.read()
         if reading is not None and reading.batch != self._batch:
             reading = None
         marks = bytes(len(works)) if reading is None else self._recorder.marks(len(works))
-        because = self._killed_because or how
-        end = after_death(works, marks, self._told, reading, because, blameless=self._is_blameless)
+        end = after_death(works, marks, self._told, reading, death)
         _log.warning(
             "a worker died: its slot comes back by itself",
             slot=self.name,
             pid=self.pid,
-            how=because,
+            how=death.how,
             phase=reading.phase.words if reading is not None else Phase.IDLE.words,
-            fork_server_died=self._is_blameless,
+            peak_mib=death.peak_bytes >> 20,
+            fork_server_died=death.blameless,
             not_begun=len(end.unstarted),
             error=repr(error),
         )
@@ -370,6 +381,7 @@ class Slot:
     def forget(self) -> None:
         """Give the descriptors back; called once, when the slot is dead and its last batch was looked at."""
         self._recorder.close()
+        self._postmortem.evidence.close()
         if self._pidfd is not None:
             asyncio.get_running_loop().remove_reader(self._pidfd)
         for fd in (self._pidfd, self._fork_server_pidfd):

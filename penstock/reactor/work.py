@@ -111,4 +111,5 @@ def job_of(work: Work) -> Job:
         delivery.reply_to,
         delivery.type,
         delivery.timestamp_s,
+        delivery.history.commit_unknown,
     )

@@ -5,7 +5,6 @@ The module is preloaded into the fork server, so that a worker boots in millisec
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import resource
@@ -27,6 +26,7 @@ from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs
 from penstock.channels.bus import BusStub
 from penstock.channels.db.stub import DatabaseStub
+from penstock.channels.evidence import Evidence
 from penstock.channels.jobs import BootReport, Report
 from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Recorder
@@ -62,12 +62,20 @@ class Worker:
     """Everything one worker holds; made at boot, with no application and no open connection yet."""
 
     def __init__(
-        self, plan: WorkerPlan, channel_fd: int, recorder_fd: int, *, state: SimpleNamespace | None = None
+        self,
+        plan: WorkerPlan,
+        channel_fd: int,
+        recorder_fd: int,
+        evidence_fd: int | None = None,
+        *,
+        state: SimpleNamespace | None = None,
     ) -> None:
+        """`evidence_fd` is for a process of its own: in somebody else's nothing is armed."""
         self._plan = plan
         self._state = SimpleNamespace() if state is None else state
         self._app = App()
         self._recorder = Recorder(recorder_fd)
+        self._evidence = None if evidence_fd is None else Evidence(evidence_fd)
         self._deadline = SoftDeadline(usable=not plan.in_process)
         self._channel = Channel(
             socket.socket(fileno=channel_fd),
@@ -92,6 +100,8 @@ class Worker:
         """Import the application, open the connection, run the start hooks."""
         if not self._plan.in_process:
             _become_worker(self._plan)
+            if self._evidence is not None:
+                self._evidence.arm()
             self._take_over_output()
         self._deadline.install()
         self._app = load_app(self._plan.app)
@@ -178,24 +188,31 @@ class Worker:
         sys.stderr = PrintToChannel(self._channel, fields, "warning")
 
 
-_inherited: tuple[int, int] | None = None
+_inherited: tuple[int, int, int | None] | None = None
 _worker: Worker | None = None
 
 
-def begin_process(channel: InheritedDescriptor, recorder: InheritedDescriptor, start_method: str) -> None:
+def begin_process(
+    channel: InheritedDescriptor,
+    recorder: InheritedDescriptor,
+    evidence: InheritedDescriptor,
+    start_method: str,
+) -> None:
     """The initializer of an executor with processes: whatever becomes of the reactor, this one dies with it.
 
     Not later: a reactor that is killed before it has sent the plan would leave a worker that waits for it for ever.
     """
     ignore_stop_signals()
     die_with_reactor(of_fork_server=start_method == "forkserver")
-    begin(channel, recorder)
+    begin(channel, recorder, evidence)
 
 
-def begin(channel: InheritedDescriptor, recorder: InheritedDescriptor) -> None:
-    """Keep the two descriptors until `boot`: an exception here would break the pool without a word."""
+def begin(
+    channel: InheritedDescriptor, recorder: InheritedDescriptor, evidence: InheritedDescriptor | None = None
+) -> None:
+    """Keep the descriptors until `boot`: an exception here would break the pool without a word."""
     global _inherited  # noqa: PLW0603 - one worker a process; the executor offers no other place
-    _inherited = (channel.fd, recorder.fd)
+    _inherited = (channel.fd, recorder.fd, None if evidence is None else evidence.fd)
 
 
 def boot(plan: WorkerPlan) -> bytes:
@@ -249,5 +266,4 @@ def _become_worker(plan: WorkerPlan) -> None:
         os.environ.pop(name, None)
     refuse_send()
     current_process().name = f"penstock-{plan.slot}"
-    faulthandler.enable(file=sys.__stderr__ or 2)
     signal.set_wakeup_fd(-1)

@@ -141,16 +141,18 @@ class Executor:
         self._bus.begin(job.message_id, handler.name)
         self._database.begin(handler.name)
         self._recorder.enter(Phase.HANDLER)
+        is_committing = False
         try:
             self._handle(handler, payload, job)
             if self._database.in_transaction:
                 self._recorder.enter(Phase.COMMITTING)
+                is_committing = True
                 self._database.commit()
             published = self._bus.take()
         except BaseException as error:  # noqa: BLE001 - SystemExit included, see the module's text
             self._bus.take()
             self._database.rollback()
-            return self._outcome_of(error)
+            return self._outcome_of(error, is_committing=is_committing)
         finally:
             self._db.reset()
         return Returned(published) if published else DONE
@@ -207,10 +209,9 @@ class Executor:
             log=structlog.get_logger(handler.name),
         )
 
-    def _outcome_of(self, error: BaseException) -> Outcome:
+    def _outcome_of(self, error: BaseException, *, is_committing: bool) -> Outcome:
+        is_lost = self._database.is_lost(error)
         faultless = (
-            isinstance(error, ChannelClosed | DatabaseBusy)
-            or self._database.is_lost(error)
-            or self._database.is_busy(error)
+            isinstance(error, ChannelClosed | DatabaseBusy) or is_lost or self._database.is_busy(error)
         )
-        return outcome_of(error, charged=not faultless)
+        return outcome_of(error, charged=not faultless, commit_unknown=is_committing and is_lost)

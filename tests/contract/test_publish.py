@@ -92,16 +92,26 @@ async def test_what_was_not_set_arrives_as_none(bus: Bus, declared: Declared) ->
     assert delivery.history == FRESH
 
 
-async def test_history_that_penstock_wrote_comes_back(bus: Bus, declared: Declared) -> None:
+@pytest.mark.parametrize(
+    "history",
+    [
+        History(attempts=2, crashes=1, first_failed_at_s=1_700_000_000.25),
+        History(commit_unknown=True),
+        History(replays=2, past='[{"reason": "é"}]'),
+        History(3, 2, 1_700_000_000.25, commit_unknown=True, replays=1, past="[]"),
+    ],
+)
+async def test_history_that_penstock_wrote_comes_back(bus: Bus, declared: Declared, history: History) -> None:
     queue = await declared()
-    history = History(attempts=2, crashes=1, first_failed_at_s=1_700_000_000.25)
     received = Received()
     await bus.consume([Subscription(queue, 10)], received)
 
-    await bus.publish([Outgoing(queue.name, b"", history=history), Outgoing(queue.name, b"")], timeout_s=10)
+    both = [Outgoing(queue.name, b"", headers={"a": 1}, history=history), Outgoing(queue.name, b"")]
+    await bus.publish(both, timeout_s=10)
 
     again, fresh = await received.wait_for(2)
     assert again.history == history
+    assert again.headers == {"a": 1}
     assert fresh.history == FRESH
 
 

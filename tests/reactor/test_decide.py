@@ -117,6 +117,37 @@ def test_a_message_that_kills_workers_has_its_own_budget() -> None:
     assert "killed 3 workers" in third.reason
 
 
+def test_the_dead_letter_of_a_message_that_kills_workers_has_the_evidence_of_the_last_death() -> None:
+    died = Died("signal 11, SIGSEGV", "committing", True, 3 * 2**20, "Current thread…")
+
+    (letter,) = decide(died, history=History(2, 2, NOW_S, replays=1, past="[]")).publish
+
+    assert letter.headers[header_names.CRASH] == "signal 11, SIGSEGV"
+    assert letter.headers[header_names.CRASH_PHASE] == "committing"
+    assert letter.headers[header_names.CRASH_PEAK] == "3.0 MiB"
+    assert letter.headers[header_names.CRASH_STACK] == "Current thread…"
+    assert letter.headers[header_names.COMMIT_UNKNOWN] is True
+    assert (letter.headers[header_names.REPLAYS], letter.headers[header_names.PAST]) == (1, "[]")
+
+
+def test_a_doubt_about_a_commit_stays_with_the_message_whatever_comes_next() -> None:
+    killed = decide(Died("signal 9, SIGKILL", "committing", commit_unknown=True))
+    lost = decide(Raised(FAILURE, charged=False, commit_unknown=True))
+    doubtful = History(1, 1, NOW_S, commit_unknown=True)
+
+    for decision in (
+        killed,
+        lost,
+        decide(Raised(FAILURE), history=doubtful),
+        decide(Raised(FAILURE, charged=False), history=doubtful),
+        decide(AskedRetry(0.0, "busy"), history=doubtful),
+        decide(Died("exit code 1", "handler"), history=doubtful),
+    ):
+        (again,) = decision.publish
+        assert again.history is not None
+        assert again.history.commit_unknown
+
+
 def test_headers_of_a_dead_letter_stay_below_the_frame_limit() -> None:
     large = Failure("E" * 5000, "t" * 100_000, "é" * 100_000)
 

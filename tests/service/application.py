@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import re
+import signal
 import sys
 import time
 from types import SimpleNamespace
@@ -15,13 +16,14 @@ from typing import Any
 
 import structlog
 from pydantic import BaseModel
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert
+from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, event, insert
 
 from penstock.app.application import App
 from penstock.app.backoff import Backoff
 from penstock.app.context import AsyncContext, Context
 from penstock.app.messages import Outgoing
 from penstock.app.outcomes import Reject, Retry
+from penstock.errors import DatabaseUnavailable
 
 app = App()
 metadata = MetaData()
@@ -129,6 +131,29 @@ def dies(payload: dict[str, Any], ctx: Context) -> None:
                 os._exit(7)
             case "kill":
                 os.kill(os.getpid(), 9)
+            case "abort":
+                ctypes.CDLL(None).abort()
+            case "grows":
+                held = bytearray(payload["mib"] * 2**20)
+                time.sleep(0.5)
+                ctypes.string_at(0)
+                del held
+
+
+@app.handler("t.commits", retry=QUICK)
+def commits(payload: dict[str, Any], ctx: Context) -> None:
+    """Ends in its commit the first time, before or after the database has done it; says what it was told of that."""
+    note(ctx, f"commits after {ctx.redelivered_after}")
+    if ctx.redelivered_after is None:
+        connection = ctx.connection
+
+        @event.listens_for(connection, "commit")
+        def die(_: Connection) -> None:
+            if payload["when"] != "before":
+                connection.connection.commit()
+            if payload["when"] == "lost":
+                raise DatabaseUnavailable("the server went away in the middle of a COMMIT")
+            os.kill(os.getpid(), 9)
 
 
 @app.handler("t.sleeps", retry=QUICK)
@@ -161,6 +186,8 @@ def deadline(payload: dict[str, Any]) -> None:
             time.sleep(30)
         case "c":
             hashlib.pbkdf2_hmac("sha256", b"x", b"y", 10**9)
+        case "freezes":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "swallows":
             while True:
                 with contextlib.suppress(Exception):

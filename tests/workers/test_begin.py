@@ -13,12 +13,14 @@ from tests.service.processes import seconds_until_gone
 REACTOR = """
 import multiprocessing, os, socket, sys, time
 from concurrent.futures import ProcessPoolExecutor
+from penstock.channels.evidence import Evidence
 from penstock.channels.recorder import Recorder
 from penstock.workers import entry
 
 method = sys.argv[1]
 ours, theirs = socket.socketpair()
-descriptors = [entry.InheritedDescriptor(theirs.fileno()), entry.InheritedDescriptor(Recorder.create().fd)]
+fds = theirs.fileno(), Recorder.create().fd, Evidence.create().fd
+descriptors = [entry.InheritedDescriptor(fd) for fd in fds]
 executor = ProcessPoolExecutor(
     1, multiprocessing.get_context(method), initializer=entry.begin_process, initargs=(*descriptors, method)
 )

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
-from penstock.buses.contract import Delivery, Sink, Subscription
+from penstock.buses.contract import Delivery, Settler, Sink, Subscription
 from penstock.buses.embedded import store, topology
 from penstock.buses.embedded.clock import BusClock
 from penstock.buses.embedded.deliveries import Consumer
@@ -30,8 +30,10 @@ from penstock.buses.embedded.writer import Transaction, Writer
 from penstock.config.bus import BusSection
 from penstock.errors import BusError, BusUnavailable, PublishError, TopologyMismatch
 
-#: Messages that `hold` takes at a time.
-HELD_AT_ONCE = 100
+#: Messages that `hold` takes at a time: fewer at first and when they are large, so that about `HELD_BYTES` are in memory.
+HELD_FIRST = 8
+HELD_AT_ONCE = 500
+HELD_BYTES = 64 * 1024 * 1024
 
 
 class EmbeddedBus:
@@ -158,25 +160,30 @@ class EmbeddedBus:
         if queue not in found:
             raise BusError(f"there is no queue {queue!r} on this bus; look for a typing error in the name")
         pump = self._started_pump()
-        held: list[Delivery] = []
+        held: list[tuple[Settler, int]] = []
 
         async def messages() -> AsyncIterator[Delivery]:
             after: Place = store.BEFORE_ALL
+            at_once = HELD_FIRST
             while len(held) < limit:
-                wanted = min(limit - len(held), HELD_AT_ONCE)
+                wanted = min(limit - len(held), at_once)
                 taken, place = await pump.take(queue, Claim(found[queue], wanted, after))
-                held.extend(taken)
-                for delivery in taken:
-                    yield delivery
-                if place is None or len(taken) < wanted:
+                held.extend((delivery.settler, delivery.tag) for delivery in taken)
+                largest_bytes = max((len(delivery.body) for delivery in taken), default=1)
+                at_once = max(1, min(HELD_AT_ONCE, HELD_BYTES // max(1, largest_bytes), 8 * at_once))
+                if place is None:
                     return
                 after = place
+                taken.reverse()
+                while taken:
+                    yield taken.pop()
 
         try:
             yield messages()
         finally:
-            for delivery in held:
-                delivery.settler.requeue(delivery.tag)
+            # Whoever has settled one already is told False, and that is all.
+            for settler, tag in held:
+                settler.requeue(tag)
             await pump.flush()
 
     async def aclose(self) -> None:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-import msgspec
+from msgspec.structs import replace
 
 from penstock.app.messages import FRESH, History
 from penstock.buses.contract import Delivery, Sink
+from penstock.buses.embedded.riding import without_riding
 from penstock.buses.embedded.rounds import Claim, Round
 from penstock.buses.embedded.store import Claimed
 
@@ -227,6 +228,7 @@ class Deliveries:
     def _deliver(self, message: Claimed, queue: str, consumer: Consumer | None) -> Delivery:
         tag = next(self._tags)
         self._out[tag] = _Out(message.id, consumer)
+        headers, riding = without_riding(message.headers)
         return Delivery(
             queue=queue,
             tag=tag,
@@ -235,7 +237,7 @@ class Deliveries:
             message_id=message.message_id,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
-            headers={} if message.headers is None else msgspec.msgpack.decode(message.headers),
+            headers=headers,
             correlation_id=message.correlation_id,
             reply_to=message.reply_to,
             type=message.type,
@@ -243,12 +245,17 @@ class Deliveries:
             timestamp_s=message.published_at_s,
             redelivered=bool(message.redelivered),
             delivery_count=message.delivery_count,
-            history=_history(message),
+            history=_history(message, riding),
         )
 
 
-def _history(message: Claimed) -> History:
+def _history(message: Claimed, riding: History) -> History:
     # Only Penstock writes these columns: whoever may write the file is trusted with them.
-    if not (message.attempts or message.crashes):
+    if not (message.attempts or message.crashes or riding.commit_unknown or riding.replays):
         return FRESH
-    return History(message.attempts, message.crashes, message.first_failed_at_s)
+    return replace(
+        riding,
+        attempts=message.attempts,
+        crashes=message.crashes,
+        first_failed_at_s=message.first_failed_at_s,
+    )

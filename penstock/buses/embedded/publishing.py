@@ -16,6 +16,7 @@ import msgspec
 from penstock.app.messages import FRESH, Outgoing
 from penstock.buses.embedded import store
 from penstock.buses.embedded.clock import BusClock
+from penstock.buses.embedded.riding import with_riding
 from penstock.buses.embedded.topology import find_destinations
 from penstock.buses.embedded.writer import Transaction, Writer
 from penstock.errors import BusUnavailable, NotCarried, PublishError, PublishTimeout, Unroutable
@@ -172,7 +173,8 @@ def _content(message: Outgoing, now_s: float) -> store.Content:
         for word in words:
             if word is not None:
                 word.encode()
-        headers = msgspec.msgpack.encode(dict(message.headers)) if message.headers else None
+        headers = with_riding(message.headers, message.history or FRESH)
+        packed = msgspec.msgpack.encode(headers) if headers else None
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotCarried(f"{where} a header or property cannot be written: {error}") from error
     history = message.history or FRESH
@@ -181,7 +183,7 @@ def _content(message: Outgoing, now_s: float) -> store.Content:
         message_id=message_id,
         content_type=content_type,
         content_encoding=content_encoding,
-        headers=headers,
+        headers=packed,
         correlation_id=correlation_id,
         reply_to=reply_to,
         type=type_,

@@ -18,13 +18,11 @@ from aiormq.abc import AbstractConnection
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Delivery, Sink, Subscription
-from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
-from penstock.buses.rabbitmq.headers import to_delivery
+from penstock.buses.rabbitmq.holding import Holding
 from penstock.buses.rabbitmq.publishing import Publisher
-from penstock.buses.rabbitmq.stream import Content
 from penstock.buses.rabbitmq.topology import declare_all
 from penstock.config.bus import BusSection
 from penstock.errors import BusError, BusUnavailable, PublishError
@@ -122,30 +120,26 @@ class RabbitBus:
 
     @asynccontextmanager
     async def hold(self, queue: str, *, limit: int) -> AsyncIterator[AsyncIterator[Delivery]]:
-        """Take up to `limit` messages out to look at, with their headers; those not acked return at the end."""
+        """Take up to `limit` messages out to look at, with their headers; those not acked return at the end.
+
+        Raises `BusUnavailable` when the connection breaks meanwhile: they have returned then, too.
+        """
         if await self.depth(queue) is None:
             msg = f"there is no queue {queue!r} on the broker; nothing was taken"
             raise BusError(msg)
-        channel = await self._publishing.underlay.channel(publisher_confirms=False)
-        wire = self._publishing.wire
-        settler = ChannelSettler(channel.number, wire)
-        got: list[Content] = []
-        wire.splitter.take(channel.number, got.append, settler.die)
-
-        async def deliveries() -> AsyncIterator[Delivery]:
-            for _ in range(limit):
-                await channel.basic_get(queue)
-                if not got:
-                    return
-                yield to_delivery(got.pop(), queue, settler, self._publishing.login, keep_ours=True)
-
+        underlay, wire = self._publishing.underlay, self._publishing.wire
         try:
-            yield deliveries()
+            with broken_is_an_error():
+                channel = await underlay.channel(publisher_confirms=False)
+        except BROKEN as error:
+            msg = f"queue {queue!r} cannot be looked through ({type(error).__name__}: {error}); nothing was taken"
+            raise BusUnavailable(msg) from error
+        holding = Holding(channel, wire, queue, self.depth, self._publishing.login, limit=limit)
+        try:
+            yield holding.deliveries()
+            await holding.take_rest_of_line()
         finally:
-            settler.flush()
-            settler.die()
-            if not channel.is_closed:
-                await channel.close()
+            await holding.aclose()
 
     async def aclose(self) -> None:
         """Stop consuming, write the last acks, close both connections; harmless when repeated."""

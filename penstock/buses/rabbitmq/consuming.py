@@ -20,14 +20,14 @@ from typing import Final
 
 import structlog
 from aiormq import spec
-from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from aiormq.abc import AbstractChannel, AbstractConnection
 
 from penstock.app.backoff import Backoff
 from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN
 from penstock.buses.rabbitmq.headers import to_delivery
-from penstock.buses.rabbitmq.stream import Content, Taker, Wire
+from penstock.buses.rabbitmq.stream import Content, Taker, Wire, not_called
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
@@ -218,7 +218,7 @@ class ConsumingChannel:
         self._tags[tag] = queue
         self._flows[tag] = Flow(queue, subscription.prefetch)
         try:
-            await channel.basic_consume(queue, _not_called, consumer_tag=tag)
+            await channel.basic_consume(queue, not_called, consumer_tag=tag)
         except BaseException:
             self._tags.pop(tag, None)
             raise
@@ -335,8 +335,3 @@ def _taker(flows: Mapping[str, Flow], settler: ChannelSettler, sink: Sink, login
             sink(to_delivery(content, flow.queue, settler, login))
 
     return deliver
-
-
-async def _not_called(message: DeliveredMessage) -> None:
-    """What aiormq asks for; the splitter takes the deliveries before it sees any."""
-    raise AssertionError(message)

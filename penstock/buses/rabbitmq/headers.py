@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from aiormq import spec
 
+from penstock.app import header_names
 from penstock.app.messages import FRESH, HeaderValue, History, Outgoing
 from penstock.buses.contract import Delivery, Settler
 from penstock.buses.rabbitmq.properties import read_properties
@@ -23,6 +24,8 @@ from penstock.buses.rabbitmq.stream import Content
 ATTEMPTS: Final = "x-penstock-attempts"
 CRASHES: Final = "x-penstock-crashes"
 FIRST_FAILED_AT: Final = "x-penstock-first-failed-at-unix-ms"
+#: Longer than Penstock writes it: somebody else did.
+MAX_PAST_CHARS: Final = 8 * 1024
 DELIVERY_COUNT: Final = "x-delivery-count"
 OUR_PREFIX: Final = "x-penstock-"
 _DROPPED: Final = frozenset(
@@ -85,6 +88,10 @@ def to_properties(message: Outgoing, login: str) -> spec.Basic.Properties:
         headers[ATTEMPTS] = history.attempts
         headers[CRASHES] = history.crashes
         headers[FIRST_FAILED_AT] = round(history.first_failed_at_s * 1000)
+        if history.commit_unknown:
+            headers[header_names.COMMIT_UNKNOWN] = True
+        if history.replays:
+            headers |= {header_names.REPLAYS: history.replays, header_names.PAST: history.past}
     return spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -118,10 +125,14 @@ def _own_values(headers: Mapping[str, Any], *, keep_ours: bool) -> dict[str, Hea
 
 
 def _history(headers: Mapping[str, Any]) -> History:
+    past = headers.get(header_names.PAST)
     return History(
         _whole(headers.get(ATTEMPTS)),
         _whole(headers.get(CRASHES)),
         _whole(headers.get(FIRST_FAILED_AT)) / 1000,
+        headers.get(header_names.COMMIT_UNKNOWN) is True,
+        _whole(headers.get(header_names.REPLAYS)),
+        past if isinstance(past, str) and len(past) <= MAX_PAST_CHARS else "",
     )
 
 

@@ -51,7 +51,7 @@ def work_arguments(queue: QueueDeclaration) -> dict[str, Any]:
 
 def dead_arguments() -> dict[str, Any]:
     """Arguments of a dead-letter queue."""
-    return {"x-queue-type": "quorum"}
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
 
 
 def delay_name(level_ms: int) -> str:

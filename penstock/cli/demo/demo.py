@@ -20,19 +20,19 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from penstock.buses.address import open_bus
+from penstock.buses.connecting import connected
 from penstock.buses.contract import Bus
 from penstock.cli import options
-from penstock.cli.connecting import connected
 from penstock.cli.demo.folder import DemoFolder
 from penstock.cli.demo.messages import BROKEN, messages_for
 from penstock.cli.demo.report import Run, read_letters, read_totals, show_report
 from penstock.cli.exits import Exit
-from penstock.cli.letters import Letter
 from penstock.cli.progress import Show, showing
 from penstock.cli.run import loop_factory, running_loop
 from penstock.cli.secrets import masked
 from penstock.cli.signals import stops
 from penstock.cli.words import fail, say, secrets
+from penstock.dead.letter import Letter
 from penstock.demo import handlers, tables
 from penstock.demo.library import source_files
 from penstock.errors import ConfigurationError
@@ -192,7 +192,7 @@ class _Demo:
 
     async def _purge(self) -> None:
         """Forget what an earlier demo, perhaps interrupted, has left in its queues."""
-        async with connected(self._settings) as bus:
+        async with connected(self._settings.bus) as bus:
             for name in (self._queue, self._queue.replace("found", "indexed")):
                 for queue in (name, f"{name}.dead"):
                     while await bus.depth(queue):

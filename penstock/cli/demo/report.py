@@ -13,11 +13,11 @@ from typing import Final
 from sqlalchemy import create_engine, func, select
 
 from penstock.app import header_names
-from penstock.cli.connecting import connected
+from penstock.buses.connecting import connected
 from penstock.cli.demo.folder import DemoFolder
-from penstock.cli.letters import Letter
 from penstock.cli.shown import show_table, show_text
 from penstock.config import Settings
+from penstock.dead.letter import Letter
 from penstock.demo import tables
 
 LARGEST: Final = 6
@@ -90,7 +90,7 @@ def read_totals(database_url: str) -> Totals:
 
 async def read_letters(settings: Settings, queue: str) -> list[Letter]:
     """What is in the dead-letter queue; it stays there."""
-    async with connected(settings) as bus, bus.hold(f"{queue}.dead", limit=100) as deliveries:
+    async with connected(settings.bus) as bus, bus.hold(f"{queue}.dead", limit=100) as deliveries:
         return [Letter(delivery, queue) async for delivery in deliveries]
 
 

@@ -1,4 +1,4 @@
-"""A bus for a command that talks to one which exists."""
+"""A connected bus for a program that talks to one which exists and then leaves."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 from penstock.buses.address import open_bus
 from penstock.buses.contract import Bus
-from penstock.config import Settings
+from penstock.config.bus import BusSection
 from penstock.errors import BusUnavailable
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Bus]:
+async def connected(section: BusSection) -> AsyncIterator[Bus]:
     """A connected bus while the block runs. Raises `BusUnavailable`, also when the embedded bus has no file yet."""
-    bus = open_bus(settings.bus)
-    _check_file(settings)
+    bus = open_bus(section)
+    _check_file(section)
     try:
         await bus.connect()
         yield bus
@@ -23,8 +23,8 @@ async def connected(settings: Settings) -> AsyncIterator[Bus]:
         await bus.aclose()
 
 
-def _check_file(settings: Settings) -> None:
-    url = settings.bus.url.get_secret_value()
+def _check_file(section: BusSection) -> None:
+    url = section.url.get_secret_value()
     if not url.startswith("sqlite:"):
         return
     from penstock.buses.embedded.file import path_of
