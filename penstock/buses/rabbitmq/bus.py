@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 
 from aiormq.abc import AbstractConnection
@@ -123,6 +123,12 @@ class RabbitBus:
         try:
             yield holding.deliveries()
             await holding.take_rest_of_line()
+            await holding.settle_acks()
+        except BaseException:
+            # What interrupts whoever looks does not undo what was settled before.
+            with suppress(BusUnavailable):
+                await holding.settle_acks()
+            raise
         finally:
             await holding.aclose()
 
