@@ -90,7 +90,7 @@ def replay(
         origin, count = await find(bus, queue)
         replaying = Replaying(bus, timeout_s=settings.bus.confirm_timeout_s, rate=rate)
         task = Task(bus, origin, count, choice, replaying.send, limit)
-        task.round_size, task.wait_turn = replaying.round_size, replaying.wait_turn
+        replaying.drive(task)
         stays = "the others are still dead letters"
         try:
             error = await _with_bar(task, f"replaying {origin}", settings)

@@ -141,7 +141,7 @@ class DeadLetters:
             replaying = Replaying(bus, timeout_s=self._bus.confirm_timeout_s, rate=rate)
             origin, count = await find(bus, queue)
             task = Task(bus, origin, count, choice, replaying.send, limit)
-            task.round_size, task.wait_turn = replaying.round_size, replaying.wait_turn
+            replaying.drive(task)
             await self._finish(task, on_progress)
             return sum(replaying.sent.values())
 

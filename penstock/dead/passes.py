@@ -28,6 +28,8 @@ ROUND_BYTES: Final = 8 * 1024 * 1024
 #: How long the bus may be away before a pass is given up.
 PATIENCE_S: Final = 60.0
 LOOK_AGAIN_S: Final = 0.1
+#: A broker that is back says for a moment that a queue is empty: what its last connections held has not returned.
+SETTLE_S: Final = 5.0
 SUFFIX: Final = ".dead"
 
 T = TypeVar("T")
@@ -63,6 +65,8 @@ class Task:
     pass_s: float = 900.0
     """Letters are held no longer than this."""
     wait_turn: Turn = _at_once
+    is_known: Callable[[Letter], bool] | None = None
+    """Tells letters that were treated in this run and have failed again, to leave them alone."""
     on_progress: Progress = _nobody_watches
     looked_at: int = 0
     fitted: int = 0
@@ -74,7 +78,7 @@ class Task:
 
         Raises `BusUnavailable` when the bus is away for longer than `PATIENCE_S`; letters that were not treated stay.
         """
-        left, failing_since_s = self.count, None
+        left, failing_since_s, settles_at_s = self.count, None, 0.0
         while left > 0 and not self._is_enough:
             before = self._gone
             try:
@@ -85,16 +89,21 @@ class Task:
                     failing_since_s = now_s
                 if now_s - failing_since_s > PATIENCE_S or not await self._is_back():
                     raise
-                # The acks of the last round may be lost: its letters come again then.
-                left -= max(0, self._gone - before - self.round_size)
+                settles_at_s = time.monotonic() + SETTLE_S
+                if self.is_known is None:
+                    # What was dropped may come again; something new is not dropped in its place.
+                    left -= self._gone - before
                 continue
             if one.error is not None:
                 return one.error
-            if one.is_whole or not one.looked_at:
-                return None
             failing_since_s = None
+            has_ended = one.has_ended and one.looked_at < left
             # Those that did not fit are at the head again, unless every one fits and all were treated.
             left -= one.looked_at if self.choice.is_everything else self._gone - before
+            if has_ended and time.monotonic() < settles_at_s:
+                await asyncio.sleep(LOOK_AGAIN_S)
+            elif has_ended or one.is_whole:
+                return None
         return None
 
     @property
@@ -110,7 +119,7 @@ class Task:
         async with holding(self.bus, self.origin, held) as letters:
             async for letter in letters:
                 one.looked_at += 1
-                if not self.choice.fits(letter):
+                if not self.choice.fits(letter) or (self.is_known is not None and self.is_known(letter)):
                     letter.release()
                     self._show(one)
                     continue
@@ -128,7 +137,8 @@ class Task:
                         return one
             if waiting:
                 one.error = await self._treat(waiting)
-            one.is_whole = one.looked_at >= left or not self.choice.is_everything
+            one.is_whole = one.looked_at >= left
+            one.has_ended = one.looked_at < held
         self.looked_at += one.looked_at
         self._show(_Pass())
         return one
@@ -162,6 +172,9 @@ class Task:
 class _Pass:
     looked_at: int = 0
     is_whole: bool = False
+    """All that was there at the start has been looked at."""
+    has_ended: bool = False
+    """There was less than was to be held: somebody else took the rest, or the bus has not found it again yet."""
     error: PublishError | None = None
 
 

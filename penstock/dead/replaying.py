@@ -10,8 +10,9 @@ from typing import Final
 
 from penstock.buses.contract import Bus
 from penstock.dead.letter import Letter
-from penstock.dead.passes import ROUND
+from penstock.dead.passes import ROUND, Task
 from penstock.errors import PublishError
+from penstock.reactor import deadletter
 
 #: Letters sent back lately whose ack the broker may have lost with a connection.
 REMEMBERED: Final = 10_000
@@ -27,10 +28,15 @@ class Replaying:
         self._timeout_s = timeout_s
         self._rate = rate
         self._began_s: float | None = None
+        self._since = deadletter.moment(time.time())
         self._lately: dict[bytes, None] = {}
         """Identities of letters, the latest last."""
         self.sent: Counter[str] = Counter()
         """Confirmed letters by where they went, in words."""
+
+    def drive(self, task: Task) -> None:
+        """Give the task its rate, and leave those alone that fail again meanwhile."""
+        task.is_known, task.wait_turn, task.round_size = self.is_known, self.wait_turn, self._round_size
 
     async def send(self, letters: Sequence[Letter]) -> PublishError | None:
         """Send a round back; returns the first refusal. Letters that were refused stay."""
@@ -47,6 +53,11 @@ class Replaying:
         await self._bus.flush()
         return next((error for error in errors if error is not None), None)
 
+    def is_known(self, letter: Letter) -> bool:
+        """True for a letter that was sent back in this run and has failed again."""
+        past = letter.past()
+        return bool(past) and str(past[-1].get("replayed_at")) >= self._since
+
     def _was_sent(self, letter: Letter) -> bool:
         """A letter that came again because its ack was lost: forgotten now, not sent again."""
         if not letter.delivery.redelivered or letter.identity not in self._lately:
@@ -62,7 +73,7 @@ class Replaying:
             del self._lately[next(iter(self._lately))]
 
     @property
-    def round_size(self) -> int:
+    def _round_size(self) -> int:
         """How many letters to send at a time, so that the rate is even."""
         return ROUND if self._rate is None else max(1, min(ROUND, int(self._rate * SLOW_ROUND_S)))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +11,7 @@ from penstock.app import header_names
 from penstock.app.messages import Outgoing
 from penstock.app.queues import Binding, QueueDeclaration
 from penstock.cli.exits import Exit
-from tests.cli.program import DEADLINE_S, SCRIPT, Folder, Running, until
+from tests.cli.program import Folder, Running, until
 from tests.cli.services import declare, depths, put, waiting
 
 
@@ -178,41 +176,64 @@ def test_a_replay_goes_through_more_letters_than_are_held_at_once(folder: Folder
     assert depths(embedded, "orders", "orders.dead") == [1200, 0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_replay_that_is_interrupted_loses_nothing(
-    folder: Folder, embedded: str, number: signal.Signals
+def test_filters_choose_what_is_listed_replayed_and_dropped(folder: Folder, embedded: str) -> None:
+    put(embedded, [letter(f"m{n}", reason=f"no {n % 3}", body=b'{"n": %d}' % n) for n in range(9)])
+
+    listed = folder.penstock("dead", "list", "orders", "--reason", "NO 1", "--where", "n=4")
+    nothing = folder.penstock("dead", "list", "orders", "--exception", "ValueError")
+    replayed = folder.penstock("dead", "replay", "orders", "--reason", "no 2", "--rate", "50", "--limit", "2")
+    asked = folder.penstock("dead", "drop", "orders", "--reason", "no 0")
+    dropped = folder.penstock("dead", "drop", "orders", "--reason", "no 0", "--yes")
+
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["id", "m4"]
+    assert (nothing.returncode, nothing.stdout) == (Exit.OK, "")
+    assert "none of the 9 dead letters of 'orders' matches" in nothing.stderr
+    assert replayed.stdout == "replayed: 2 dead letters to queue 'orders'\n"
+    assert asked.returncode == Exit.USAGE
+    assert "3 dead letters of orders would be gone for good: say --yes" in asked.stderr
+    assert dropped.stdout == "dropped: 3 dead letters of orders\n"
+    assert [one.message_id for one in waiting(embedded, "orders.dead")] == ["m1", "m4", "m7", "m8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("list", "orders", "--where", "total"), "write FIELD=VALUE"),
+        (("list", "orders", "--since", "soon"), "is no moment"),
+        (("replay", "orders", "--rate", "0"), "--rate is a positive number"),
+        (("drop", "orders", "--all", "--id", "m1"), "say which"),
+        (("drop", "orders"), "say which"),
+    ],
+)
+def test_a_filter_that_says_nothing_changes_nothing(
+    folder: Folder, embedded: str, words: tuple[str, ...], said: str
 ) -> None:
-    # Given more letters than a moment can replay
-    names = {f"m{n}" for n in range(20_000)}
-    put(embedded, [letter(name) for name in sorted(names)])
-    folder.environment["PENSTOCK_BUS__LEASE_S"] = "2"
+    put(embedded, [letter("m1")])
 
-    # When it ends in the middle
-    with subprocess.Popen(
-        [str(SCRIPT), "dead", "replay", "orders"],
-        cwd=folder.path,
-        env=folder.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        until(lambda: bool(depths(embedded, "orders")[0]), "the first letters to be back")
-        process.send_signal(number)
-        _, said = process.communicate(timeout=DEADLINE_S)
+    done = folder.penstock("dead", *words)
 
-    # Then every message is in one of the two places; in both, when it was confirmed and not yet taken out
-    def places() -> tuple[set[str], set[str]]:
-        back, dead = (waiting(embedded, queue) for queue in ("orders", "orders.dead"))
-        return {str(one.message_id) for one in back}, {str(one.message_id) for one in dead}
+    assert done.returncode == Exit.USAGE
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert depths(embedded, "orders", "orders.dead") == [0, 1]
 
-    until(lambda: set.union(*places()) == names, "every message in one of the two queues")
-    back, dead = places()
-    assert back
-    assert dead
-    if number is signal.SIGINT:
-        assert process.returncode == Exit.INTERRUPTED
-        assert re.match(
-            r"penstock: interrupted: .* to queue 'orders'; the others are still dead letters", said
-        )
+
+def test_what_a_letter_went_through_and_how_its_worker_died_is_shown(folder: Folder, embedded: str) -> None:
+    headers = {
+        header_names.REASON: "the worker died",
+        header_names.CRASH: "signal 11, SIGSEGV: a segmentation fault",
+        header_names.CRASH_PEAK: "81.5 MiB",
+        header_names.CRASH_STACK: "Current thread 0x1 (most recent call first):\n  File shop.py",
+        header_names.REPLAYS: 1,
+        header_names.PAST: '[{"failed_at": "2026-11-20", "reason": "no chairs", "attempts": 5, "replayed_at": "2026-11-21"}]',
+    }
+    put(embedded, [Outgoing("orders.dead", b"{}", message_id="m1", headers=headers)])
+
+    shown = folder.penstock("dead", "show", "orders", "m1").stdout
+
+    assert "signal 11, SIGSEGV: a segmentation fault" in shown
+    assert "81.5 MiB" in shown
+    assert "Current thread 0x1" in shown
+    assert "no chairs (5 attempts; replayed 2026-11-21)" in shown
 
 
 def test_a_message_without_an_id_is_found_by_what_it_says(folder: Folder, embedded: str) -> None:

@@ -138,6 +138,12 @@ class RabbitBus:
         try:
             yield holding.deliveries()
             await holding.take_rest_of_line()
+            await holding.settle_acks()
+        except BaseException:
+            # What interrupts whoever looks does not undo what was settled before.
+            with suppress(BusUnavailable):
+                await holding.settle_acks()
+            raise
         finally:
             await holding.aclose()
 

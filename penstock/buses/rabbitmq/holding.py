@@ -126,6 +126,28 @@ class Holding:
             message = await self._next()
             self._is_last_returned = message is not None and message.redelivered
 
+    async def settle_acks(self) -> None:
+        """Wait until the queue has our acks: an AMQP channel that closes forgets those that it has not passed on.
+
+        It passes 32 on to a quorum queue, and the others when those are done. A consumer begins when they are done, and
+        ends when the others are; what it is given returns behind ours.
+        """
+        self._writer.flush()
+        if not self._settler.acked:
+            return
+        try:
+            with broken_is_an_error():
+                await self._channel.basic_qos(prefetch_count=1)
+                self._consumer = f"penstock-looks-{next(self._numbers):06}"
+                await self._channel.basic_consume(self._queue, not_called, consumer_tag=self._consumer)
+                await self._cancel()
+        except BROKEN as error:
+            msg = (
+                f"the connection broke before queue {self._queue!r} had forgotten what was settled "
+                f"({type(error).__name__}: {error}); some of it may be in the queue again"
+            )
+            raise BusUnavailable(msg) from error
+
     async def aclose(self) -> None:
         """Write the acks and return the others; waits until they are back, but not for long."""
         self._writer.flush()
@@ -138,8 +160,6 @@ class Holding:
             with broken_is_an_error():
                 # When it was cut off: else the broker gives to this consumer what the others have just returned.
                 await self._cancel()
-                if self._settler.acked:
-                    await self._settle_acks()
                 left = self._taken - self._settler.acked
                 await self._channel.close()
             await self._wait_returned(left)
@@ -204,17 +224,6 @@ class Holding:
         self._largest_bytes = max(self._largest_bytes, len(message.body))
         self._arrived.append(message)
         self._some_arrived.set()
-
-    async def _settle_acks(self) -> None:
-        """Wait until the queue has our acks: an AMQP channel that closes forgets those that it has not passed on.
-
-        It passes 32 on to a quorum queue, and the others when those are done. A consumer begins when they are done, and
-        ends when the others are; what it is given returns behind ours.
-        """
-        await self._channel.basic_qos(prefetch_count=1)
-        self._consumer = f"penstock-looks-{next(self._numbers):06}"
-        await self._channel.basic_consume(self._queue, not_called, consumer_tag=self._consumer)
-        await self._cancel()
 
     async def _wait_returned(self, count: int) -> None:
         deadline_s = asyncio.get_running_loop().time() + RETURN_WAIT_S
