@@ -59,6 +59,8 @@ class Decision:
     reason: str = ""
     attempts: int = 0
     """Failed runs so far, this one included."""
+    has_twin: bool = False
+    """A message with the same id, body and history may come: a retry that is not charged, a dead letter replayed."""
 
 
 ACK: Final = Decision(Verdict.ACKED)
@@ -145,13 +147,14 @@ class _Case:
             history=replace(history, attempts=attempts),
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, attempts)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True)
 
     def retry(self, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)
         message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
         message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
-        return Decision(Verdict.RETRIED, (message,), reason, history.attempts)
+        has_twin = history == self.delivery.history
+        return Decision(Verdict.RETRIED, (message,), reason, history.attempts, has_twin)
 
 
 def _failed(history: History, now_s: float) -> History:

@@ -1,8 +1,11 @@
 """Redelivered messages join the work that is running, or that ended just now: they do not run twice.
 
 When an AMQP channel dies, the broker hands its unsettled messages out again at once, while their handlers still run
-here. A redelivery that agrees in queue, message id *and* body takes the running work over: its outcome settles the
-new delivery. One whose ack was lost with its channel is acked at once.
+here. A redelivery that agrees in queue, message id, body *and* history takes the running work over: its outcome settles
+the new delivery. One whose ack was lost with its channel is acked at once.
+
+A retry has the id and the body of the message whose ack may be lost, and is another message: acked in its place, it would
+be lost. Its history tells them apart; where it does not, the work is not remembered.
 
 What bounds it: the recent ones are as many as may be out unsettled (an ack further back has reached the broker, else it
 would not have handed out what came after), and for 60 s.
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
+from penstock.app.messages import History
 from penstock.buses.contract import Delivery, Settler
 from penstock.reactor.work import Work
 
@@ -24,6 +28,7 @@ REMEMBERED_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class _Ended:
     digest: bytes
+    history: History
     settler: Settler
     at_s: float
 
@@ -45,9 +50,10 @@ class Joiner:
             return None
         work = self._running.get((delivery.queue, delivery.message_id))
         # A live settler means that the first delivery is still out: this is another message with the same id.
-        if work is None or not work.delivery.settler.is_gone or work.delivery.body != delivery.body:
+        if work is None or not work.delivery.settler.is_gone:
             return None
-        return work
+        first = work.delivery
+        return work if first.body == delivery.body and first.history == delivery.history else None
 
     def has_ended(self, delivery: Delivery, now_s: float) -> bool:
         """True when it was handled here less than 60 s ago and its ack went down with its AMQP channel.
@@ -58,7 +64,9 @@ class Joiner:
             return False
         key = (delivery.queue, delivery.message_id)
         ended = self._ended.get(key)
-        if ended is None or not ended.settler.is_gone or ended.digest != _digest(delivery.body):
+        if ended is None or not ended.settler.is_gone:
+            return False
+        if ended.history != delivery.history or ended.digest != _digest(delivery.body):
             return False
         del self._ended[key]
         return now_s - ended.at_s < REMEMBERED_S
@@ -69,10 +77,14 @@ class Joiner:
             self._running.setdefault((work.delivery.queue, work.delivery.message_id), work)
 
     def forget(self, work: Work) -> None:
-        """The work was handed back, it did not end."""
+        """The work was handed back, or a message that looks just like it is on its way."""
         message_id = work.delivery.message_id
-        if message_id is not None and self._running.get((work.delivery.queue, message_id)) is work:
-            del self._running[work.delivery.queue, message_id]
+        if message_id is None:
+            return
+        key = (work.delivery.queue, message_id)
+        if self._running.get(key) is work:
+            del self._running[key]
+        self._ended.pop(key, None)
 
     def end(self, work: Work, now_s: float) -> None:
         """The work ended and its ack was asked for."""
@@ -81,8 +93,7 @@ class Joiner:
             return
         self.forget(work)
         key = (delivery.queue, delivery.message_id)
-        self._ended[key] = _Ended(_digest(delivery.body), delivery.settler, now_s)
-        self._ended.move_to_end(key)
+        self._ended[key] = _Ended(_digest(delivery.body), delivery.history, delivery.settler, now_s)
         if len(self._ended) > self._remembered:
             self._ended.popitem(last=False)
 

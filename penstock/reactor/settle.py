@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Final, TypeAlias
 
@@ -153,9 +154,9 @@ class Settlement:
                     if isinstance(error, Unroutable) and _is_dead_letter(work, message):
                         gone[message.routing_key] = work.served.handler.queue
             if again:
-                left.append((work, Decision(decision.verdict, tuple(again), decision.reason)))
+                left.append((work, replace(decision, publish=tuple(again))))
             else:
-                self._ack(work, time.monotonic(), decision.verdict)
+                self._ack(work, time.monotonic(), decision.verdict, has_twin=decision.has_twin)
         if gone:
             await self._declare_again(gone)
         return left
@@ -173,13 +174,17 @@ class Settlement:
         else:
             _log.warning("a dead-letter queue was gone: it is declared again", dead_letter_queues=list(gone))
 
-    def _ack(self, work: Work, now_s: float, verdict: Verdict) -> None:
+    def _ack(self, work: Work, now_s: float, verdict: Verdict, *, has_twin: bool = False) -> None:
         if work.is_settled:
             return
         work.is_settled = True
         # False: its AMQP channel is gone. The joiner remembers, and acks the redelivery.
         work.delivery.settler.ack(work.delivery.tag)
-        self._joiner.end(work, now_s)
+        if has_twin:
+            # Were the ack lost, the message would run again; were its twin taken for it, that one would be lost.
+            self._joiner.forget(work)
+        else:
+            self._joiner.end(work, now_s)
         self.counts[verdict] += 1
         _count(work, now_s, verdict)
         self._on_settled()

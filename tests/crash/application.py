@@ -152,7 +152,7 @@ def patient(task: Task, ctx: Context) -> None:
     """Asks to come again much later, the first time."""
     if ctx.message.attempt == 1:
         note_run(ctx.message.id, 1, redelivered=ctx.message.redelivered)
-        raise Retry("later", delay=6)
+        raise Retry("later", delay=3)
     do(task, ctx)
 
 

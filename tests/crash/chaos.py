@@ -36,6 +36,8 @@ PAUSE_S: Final = 0.08
 STUCK_S: Final = 90.0
 #: Seconds for everything to be done when the faults are over.
 DRAIN_S: Final = 180.0
+#: The broker counts quorum queues every 5 s: empty for so long is empty.
+COUNTED_S: Final = 6.0
 
 
 def say(text: str) -> None:
@@ -128,8 +130,10 @@ async def run(minutes: float, seed: int, only: Sequence[str], folder: Path) -> b
 async def settle(scene: Scene) -> Balance:
     """Wait until nothing is left to do, or too long; stop the service; draw the balance."""
     ends_s = time.monotonic() + DRAIN_S
-    while await queued(scene) and time.monotonic() < ends_s:
-        pass
+    empty_s = time.monotonic()
+    while time.monotonic() < min(ends_s, empty_s + COUNTED_S):
+        if await queued(scene):
+            empty_s = time.monotonic()
     for service in list(scene.services):
         try:
             await scene.stop_service(service)

@@ -81,6 +81,8 @@ class Proxy:
         self._port = 0
         self.made = 0
         """Links so far."""
+        self.swallowed_bytes = 0
+        """Thrown away so far."""
 
     async def __aenter__(self) -> Self:
         await self.listen()
@@ -212,6 +214,7 @@ class Proxy:
     ) -> None:
         async for data in self._paced(way, reader):
             if way in link.deaf:
+                self.swallowed_bytes += len(data)
                 continue
             cut = self._cut
             if cut is not None and cut[0] is way and len(data) >= cut[1]:

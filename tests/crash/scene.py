@@ -85,8 +85,13 @@ class Scene:
         assert len(ids) == len(tasks), "the broker did not confirm everything"
         return ids
 
+    def queues(self) -> list[str]:
+        """The names of all queues."""
+        listed = self.broker.ctl("list_queues", "--vhost", self.virtual_host, "name", "--no-table-headers")
+        return listed.split()
+
     def unacked(self, queue: str) -> int:
-        """Messages of a queue that are out with a consumer."""
+        """Messages of a queue that are out with a consumer; the broker counts a quorum queue's every 5 s."""
         return self._counted(queue, "messages_unacknowledged")
 
     def ready(self, queue: str) -> int:

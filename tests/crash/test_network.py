@@ -17,6 +17,8 @@ HEARTBEAT_S = 2
 NOTICED_S = 3 * (HEARTBEAT_S + 1)
 QUEUES = ("c.work", "c.classic", "c.loop")
 SEED = 20261121
+#: More than heartbeats have, 8 bytes each, before they are missed.
+DELIVERY_BYTES = 60
 
 
 async def load(scene: Scene) -> list[str]:
@@ -65,6 +67,29 @@ async def test_a_connection_that_is_cut_amid_frames_loses_nothing(
         balance = await scene.close()
 
     even(balance, dead=0)
+
+
+async def test_a_retry_that_was_lost_on_its_way_is_not_taken_for_the_message_that_it_repeats(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.patient", "c.work", url=amqp_url) as scene:
+        await scene.publish("c.patient", {})
+        # Only the first one has to declare its delay queue.
+        await scene.until(lambda: "penstock.delay.4096" in scene.queues())
+        (id_,) = await scene.publish("c.patient", {})
+        await scene.service.wait_line("message is retried", count=2)
+        # Its retry waits in the delay queue; it is acked itself before these are done.
+        for _ in range(3):
+            await scene.recovered()
+        scene.proxy.swallow(Way.DOWN)
+        await scene.until(lambda: scene.proxy.swallowed_bytes > DELIVERY_BYTES)
+        scene.proxy.reset()
+        scene.proxy.heal()
+
+        await scene.done([id_])
+        balance = await scene.close()
+
+    even(balance, duplicates=0, dead=0)
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,18 @@ def test_headers_of_a_dead_letter_stay_below_the_frame_limit() -> None:
     assert sum(len(str(k)) + len(str(v).encode()) for k, v in letter.headers.items()) <= 32 * 1024
     assert letter.headers[header_names.TRACEBACK].endswith("é")
     assert letter.headers[header_names.CUT] == "144090 bytes of the message's own headers were left out"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "has_twin"),
+    [
+        (Returned(()), False),
+        (AskedRetry(1.0, "later"), False),
+        (Died("signal 9", "handler"), False),
+        # These may come again just as they were.
+        (Raised(FAILURE, charged=False), True),
+        (Rejected("closed"), True),
+    ],
+)
+def test_what_may_come_again_just_as_it_was_is_told(outcome: Outcome, has_twin: bool) -> None:
+    assert decide(outcome).has_twin == has_twin

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.app.messages import History
 from penstock.reactor.join import REMEMBERED_S, Joiner
 from penstock.reactor.work import Work
 from tests.reactor.deliveries import Ledger, delivery, served
@@ -27,7 +28,14 @@ def test_a_redelivery_joins_the_work_whose_amqp_channel_died() -> None:
 
 @pytest.mark.parametrize(
     "difference",
-    [{"redelivered": False}, {"message_id": None}, {"message_id": "m2"}, {"queue": "other"}, {"body": b"[]"}],
+    [
+        {"redelivered": False},
+        {"message_id": None},
+        {"message_id": "m2"},
+        {"queue": "other"},
+        {"body": b"[]"},
+        {"history": History(1)},
+    ],
 )
 def test_what_differs_runs_on_its_own(difference: dict[str, Any]) -> None:
     joiner, settler = Joiner(remembered=10), Ledger()
@@ -54,6 +62,24 @@ def test_an_ack_that_went_down_with_its_amqp_channel_is_remembered_once() -> Non
     settler.is_gone = True
 
     assert joiner.has_ended(delivery(redelivered=True), now_s=1)
+    assert not joiner.has_ended(delivery(redelivered=True), now_s=1)
+
+
+def test_a_retry_is_not_taken_for_the_message_that_it_repeats() -> None:
+    joiner, settler = Joiner(remembered=10), Ledger()
+    joiner.end(running(settler, joiner), now_s=0)
+    settler.is_gone = True
+
+    assert not joiner.has_ended(delivery(redelivered=True, history=History(1)), now_s=1)
+    assert joiner.has_ended(delivery(redelivered=True), now_s=1)
+
+
+def test_what_is_forgotten_takes_what_was_remembered_of_its_id_along() -> None:
+    joiner, settler = Joiner(remembered=10), Ledger()
+    joiner.end(running(settler, joiner), now_s=0)
+    joiner.forget(running(settler, joiner))
+    settler.is_gone = True
+
     assert not joiner.has_ended(delivery(redelivered=True), now_s=1)
 
 
