@@ -122,6 +122,7 @@ def test_a_replay_outlives_a_restart_of_the_broker(
     folder: Folder, own_broker: Broker, words: tuple[str, ...]
 ) -> None:
     put_letters(own_broker.url)
+    own_broker.sync_declarations()
 
     with replaying(folder, own_broker.url, "--rate", "1000", *words) as process:
         own_broker.kill()
