@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.broker import Broker
-from tests.crash.scene import READY, descriptors, even, play, tasks
+from tests.crash.scene import READY, SPARE, descriptors, even, play, tasks
 from tests.service.processes import parent_of
 
 KILLED = "the worker died while it ran (signal 9, SIGKILL; phase: in transaction); it has killed 3 workers"
@@ -40,7 +40,7 @@ async def test_a_killed_worker_costs_one_attempt_of_one_message(
         balance = await scene.close()
 
     print(f"recovery_s={back_s:.3f}")  # noqa: T201 - the figure that the suite is asked for
-    assert back_s < 0.5
+    assert back_s < 0.5 * SPARE
     attempts = {effect.message_id: effect.attempt for effect in scene.ledger.effects()}
     assert attempts.pop(slow) == 2
     assert set(attempts.values()) == {1}
@@ -86,7 +86,7 @@ async def test_a_poisonous_message_ends_in_the_dead_letter_queue_and_costs_nobod
         recovery_s = await scene.recovered()
         balance = await scene.close()
 
-    assert recovery_s < 0.5
+    assert recovery_s < 0.5 * SPARE
     assert [line["reason"] for line in scene.ended[0].lines if line["event"] == "message dead lettered"] == [
         REASONS[how]
     ]
@@ -109,7 +109,7 @@ async def test_a_frozen_worker_is_ended_by_the_deadline(
         took_s = time.monotonic() - began_s
         balance = await scene.close()
 
-    assert took_s < 0.5 + 0.5 + 2.0
+    assert took_s < 0.5 + 0.5 + 2.0 * SPARE
     assert [(effect.attempt, effect.pid != frozen) for effect in scene.ledger.effects()] == [(2, True)]
     even(balance, duplicates=0)
 
@@ -130,7 +130,7 @@ async def test_a_killed_fork_server_costs_nobody_an_attempt(
         await scene.done(ids)
         balance = await scene.close()
 
-    assert back_s < 2.0
+    assert back_s < 2.0 * SPARE
     assert {effect.attempt for effect in scene.ledger.effects()} == {1}
     even(balance, dead=0)
 

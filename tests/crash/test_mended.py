@@ -1,15 +1,12 @@
-"""Reproductions of defects that are not repaired yet: run by name, not with the others.
-
-`pytest tests/crash/open_defects.py`; one that passes belongs among the others.
-"""
+"""Faults that once were more than a fault: each of these has cost a service its connection, its stop or a message."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 
 from penstock.app.messages import Outgoing
@@ -20,14 +17,14 @@ from penstock.config.bus import BusSection
 from tests.broker import Broker
 from tests.contract.received import Received
 from tests.crash.proxy import BOTH, Proxy
-from tests.crash.scene import LOST, even, play, tasks
+from tests.crash.scene import LOST, SPARE, even, play, tasks
 
 
+@pytest.mark.long
 async def test_a_service_comes_back_through_a_front_that_accepts_and_hangs_up(
     own_broker: Broker, tmp_path: Path
 ) -> None:
-    """A load balancer before a dead broker. aiormq's connect raises StopAsyncIteration at an end of file in its
-    handshake; that is none of BROKEN, so the supervisor's task ends in silence and the connection never comes back."""
+    """A load balancer before a dead broker: aiormq raises the end of an iteration at an end of file in its handshake."""
     async with play(own_broker, tmp_path, "c.work") as scene:
         await asyncio.to_thread(own_broker.sync_declarations)
         await asyncio.to_thread(own_broker.kill)
@@ -39,11 +36,11 @@ async def test_a_service_comes_back_through_a_front_that_accepts_and_hangs_up(
         even(await scene.close())
 
 
+@pytest.mark.long
 async def test_a_stop_request_is_heard_while_the_broker_is_silent(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
-    """A drain of 2 s took 35 s at the default heartbeat: the first step, `bus.stop_consuming`, waits for the broker's
-    cancel-ok until three heartbeats are missed, and nothing bounds it. Service managers kill long before."""
+    """The broker's answer to the first step of a drain may never come: nothing waits for three heartbeats."""
     async with play(
         broker, tmp_path, "c.work", url=amqp_url, SERVICE__DRAIN_SECONDS="2", BUS__HEARTBEAT_S="10"
     ) as scene:
@@ -58,16 +55,14 @@ async def test_a_stop_request_is_heard_while_the_broker_is_silent(
         scene.proxy.heal()
         balance = await scene.close()
 
-    assert took_s < 7.0
+    assert took_s < 7.0 * SPARE
     even(balance)
 
 
 async def test_acks_that_were_being_written_when_the_connection_broke_are_given_up(
     broker: Broker, amqp_url: str
 ) -> None:
-    """`ChannelSettler._write` waits in `basic_ack(wait=False)` for room in a write queue whose reader is gone, for
-    ever; `flush` waits for it, and with it a drain that meets a broken connection: SIGTERM is never obeyed. Seen as a
-    reactor that was frozen, then stopped. Each break also leaves such a task behind."""
+    """Acks that were asked for at that moment hold neither a flush nor a stop up."""
     async with Proxy(amqp_url) as proxy:
         for number in range(10):
             bus = open_bus(BusSection(url=SecretStr(proxy.url), heartbeat_s=2))
@@ -91,10 +86,11 @@ async def test_acks_that_were_being_written_when_the_connection_broke_are_given_
             await asyncio.wait_for(bus.aclose(), 15)
 
 
+@pytest.mark.long
 async def test_a_connection_that_breaks_while_a_service_stops_makes_no_noise(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
-    """`Turns.turn`: `give_up` is called back after its timeout has ended, and asyncio logs an exception."""
+    """A turn on a consuming AMQP channel may end together with its connection."""
     async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
         for _ in range(5):
             scene.proxy.stall()
@@ -109,8 +105,7 @@ async def test_a_connection_that_breaks_while_a_service_stops_makes_no_noise(
 
 
 async def test_a_deleted_delay_queue_is_made_again(broker: Broker, amqp_url: str, tmp_path: Path) -> None:
-    """`Publisher._known_delays` outlives the queue: what is published to its exchange is returned, and the settlement
-    makes a dead letter, "unroutable", of each retry, until the next reconnect."""
+    """What is published to its exchange is returned: no retry becomes a dead letter for that."""
     async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
         await scene.done(await scene.publish("c.work", *tasks(20, fails=1)))
         channel = await scene.publisher.channel()
@@ -125,27 +120,3 @@ async def test_a_deleted_delay_queue_is_made_again(broker: Broker, amqp_url: str
         balance = await scene.close()
 
     even(balance, dead=0)
-
-
-async def test_a_message_that_kills_the_whole_service_ends_in_the_dead_letter_queue(
-    broker: Broker, amqp_url: str, tmp_path: Path
-) -> None:
-    """An async handler that ends the process. From the fourth delivery on it runs alone (`is_suspect`), and nobody
-    counts its deaths: it comes again with every start, for ever."""
-    async with play(broker, tmp_path, "c.loop", url=amqp_url) as scene:
-        await scene.publish("c.loop", {"fails": 99, "how": "exit"})
-        for _ in range(8):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(6):
-                    await scene.service.wait()
-            if scene.service.returncode is None:
-                break
-            scene.note_end(scene.service)
-            with suppress(AssertionError):
-                # It may be killed before it says that it consumes.
-                await scene.start_service("c.loop")
-
-        dead = scene.ready("c.loop.dead")
-        for service in [service for service in scene.services if service.returncode is not None]:
-            scene.note_end(service)
-    assert dead == 1
