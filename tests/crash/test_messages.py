@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aio_pika
+import pytest
 
 from tests.broker import Broker
 from tests.crash.scene import READY, even, play, resident_mib, tasks
@@ -130,6 +131,7 @@ async def test_one_id_published_twice_is_handled_twice_and_never_dropped(
     assert len(same) <= 3
 
 
+@pytest.mark.long
 async def test_a_herd_that_fails_once_is_held_back_and_memory_is_bounded(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:

@@ -51,7 +51,7 @@ async def test_a_cut_connection_is_back_at_once(broker: Broker, amqp_url: str, t
     even(balance, dead=0)
 
 
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", [Way.UP, pytest.param(Way.DOWN, marks=pytest.mark.long)])
 async def test_a_connection_that_is_cut_amid_frames_loses_nothing(
     broker: Broker, amqp_url: str, tmp_path: Path, way: Way
 ) -> None:
