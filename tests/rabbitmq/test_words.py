@@ -4,7 +4,7 @@ import pytest
 
 from penstock.app.queues import Binding, QueueDeclaration
 from penstock.buses.rabbitmq.delays import level_ms
-from penstock.buses.rabbitmq.topology import difference, missing, work_arguments
+from penstock.buses.rabbitmq.topology import dead_arguments, difference, missing, work_arguments
 
 QUORUM = QueueDeclaration(name="orders")
 DAY_S = 86_400
@@ -96,3 +96,8 @@ def test_a_delay_takes_the_next_level_up(delay_s: float, level: int) -> None:
 def test_no_delay_is_early_or_more_than_twice_as_late() -> None:
     for milliseconds in (*range(64, 5000), 10**6, 10**6 + 1, 12 * DAY_S * 1000):
         assert milliseconds <= level_ms(milliseconds / 1000) < 2 * milliseconds
+
+
+def test_a_dead_letter_queue_says_how_often_it_may_be_looked_through() -> None:
+    # RabbitMQ 4 drops what was handed out 20 times when nothing is said.
+    assert dead_arguments() == {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
