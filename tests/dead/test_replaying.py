@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from penstock.app import header_names
 from penstock.app.messages import Outgoing
 from penstock.buses.contract import Bus
 from penstock.dead.choice import Choice
@@ -28,6 +29,7 @@ class Taker:
         self.taken: list[str] = []
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float) -> list[PublishError | None]:
+        assert timeout_s > 0
         self.taken += [message.message_id for message in messages]
         return [None] * len(messages)
 
@@ -39,7 +41,7 @@ def replaying(taker: Taker) -> Replaying:
 
 
 def letter(ledger: Ledger, *, at_s: float = 1_700_000_000.0, **options: Any) -> Letter:
-    headers = {deadletter.LAST_AT: deadletter.moment(at_s), **options.pop("headers", {})}
+    headers = {header_names.LAST_AT: deadletter.moment(at_s), **options.pop("headers", {})}
     return Letter(delivery(ledger, headers=headers, **options), "orders")
 
 
@@ -74,8 +76,11 @@ async def test_what_only_looks_like_it_is_sent() -> None:
 def test_a_letter_that_was_sent_back_in_this_run_and_failed_again_is_known() -> None:
     one = replaying(Taker())
     now = deadletter.moment(time.time() + 1)
-    again = {deadletter.REPLAYS: 1, deadletter.PAST: json.dumps([{"replayed_at": now}])}
-    before = {deadletter.REPLAYS: 1, deadletter.PAST: json.dumps([{"replayed_at": deadletter.moment(0.0)}])}
+    again = {header_names.REPLAYS: 1, header_names.PAST: json.dumps([{"replayed_at": now}])}
+    before = {
+        header_names.REPLAYS: 1,
+        header_names.PAST: json.dumps([{"replayed_at": deadletter.moment(0.0)}]),
+    }
 
     assert one.is_known(letter(Ledger(), headers=again))
     assert not one.is_known(letter(Ledger(), headers=before))
