@@ -27,7 +27,7 @@ class Taker:
     def __init__(self) -> None:
         self.taken: list[str] = []
 
-    async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float) -> list[PublishError | None]:
+    async def publish(self, messages: Sequence[Outgoing], **_: float) -> list[PublishError | None]:
         self.taken += [message.message_id for message in messages]
         return [None] * len(messages)
 
