@@ -13,11 +13,12 @@ from tests.broker import Broker
 from tests.crash.scene import READY, SPARE, descriptors, even, play, tasks
 from tests.service.processes import parent_of
 
-KILLED = "the worker died while it ran (signal 9, SIGKILL; phase: in transaction); it has killed 3 workers"
+BY_KILL, BY_FAULT = "signal 9, SIGKILL: killed from outside", "signal 11, SIGSEGV: a segmentation fault"
+KILLED = f"the worker died while it ran ({BY_KILL}; phase: in transaction); it has killed 3 workers"
 REASONS = {
-    "segfault": KILLED.replace("9, SIGKILL", "11, SIGSEGV"),
+    "segfault": KILLED.replace(BY_KILL, BY_FAULT),
     "kill": KILLED,
-    "exit": KILLED.replace("signal 9, SIGKILL", "exit code 7"),
+    "exit": KILLED.replace(BY_KILL, "exit code 7"),
     "fork": KILLED,
 }
 
