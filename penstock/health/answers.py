@@ -70,13 +70,20 @@ class Answers:
                 "a token is needed\n", 401, headers={**_FRESH, "WWW-Authenticate": "Bearer"}
             )
         sources = self._sources
-        figures = None if sources.watch.is_blocked else await self._ask(sources.figures)
-        if figures is not None:
-            self._figures, self._seen_unix_s = figures, time.time()
+        # Both in one turn of the loop: what the figures show and what is missing belong together.
+        answer = (
+            None
+            if sources.watch.is_blocked
+            else await self._ask(lambda: (sources.figures(), sources.readiness.why_not()))
+        )
+        why_not: tuple[str, ...] = ("the loop does not answer",)
+        if answer is not None:
+            self._figures, why_not = answer
+            self._seen_unix_s = time.time()
         seen = Seen(
             self._figures,
             self._seen_unix_s,
-            await self._why_not_ready() if figures is not None else ("the loop does not answer",),
+            why_not,
             None if sources.database is None else sources.database.why_not(),
             has_database=sources.database is not None,
         )

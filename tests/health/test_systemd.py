@@ -115,7 +115,10 @@ def test_what_systemd_sends_after_missed_keep_alives_shows_where_the_loop_stood(
     with watched(folder) as service:
         service.until_ready()
         folder.penstock("publish", "blocks", '{"s": 60, "lock": true}')
+        # The first dump is written to its end: a second one that begins amid it writes nothing.
         service.service.wait_line("Timeout (0:00:00.5")
+        service.service.wait_line("in blocks_the_loop")
+        service.service.wait_line("in <module>")
         service.service.terminate(signal.SIGABRT)
         assert service.service.wait() == -signal.SIGABRT
 
