@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Final
 
@@ -34,6 +35,8 @@ from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
 from penstock.errors import BusUnavailable
 
 HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
+#: A broker that has not taken the last acks within so long is not waited for.
+ACKED_S: Final = 2.0
 
 _log = structlog.get_logger("penstock.buses.rabbitmq")
 
@@ -108,13 +111,33 @@ class ConsumingChannel:
             self._settler.flush()
 
     async def aclose(self) -> None:
-        """Write the last acks; the AMQP channel ends with its connection, which is closed next."""
+        """Write the last acks and see them through; the AMQP channel ends with its connection, which is closed next."""
         self._is_stopping = True
         self._stop_healing()
         if self._settler is not None:
             self._settler.flush()
             self._settler.die()
+        if self._connection is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._turns.finish(self._see_acks_through(self._connection)), ACKED_S)
         await self._turns.give_up()
+
+    async def _see_acks_through(self, connection: AbstractConnection) -> None:
+        """An AMQP channel passes 32 acks on to a quorum queue, the others when those are done, and forgets them when it
+        closes. A consumer begins when they are done, and ends when the others are; what it is given returns.
+        """
+        try:
+            async with self._turns.turn(connection):
+                channel = self._channel
+                if channel is None or channel.is_closed:
+                    return
+                await channel.basic_qos(prefetch_count=1)
+                for queue in {flow.queue for flow in self._flows.values() if flow.recent}:
+                    tag = f"penstock-{next(self._numbers)}"
+                    await channel.basic_consume(queue, not_called, consumer_tag=tag)
+                    await channel.basic_cancel(tag)
+        except BROKEN as error:
+            _log.debug("the last acks may be lost: their messages come again", error=str(error))
 
     async def _start(self, connection: AbstractConnection) -> None:
         try:
