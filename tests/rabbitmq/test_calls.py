@@ -14,6 +14,7 @@ from penstock.buses.contract import Subscription
 from penstock.buses.rabbitmq import RabbitBus
 from penstock.buses.rabbitmq.connection import Supervised
 from penstock.buses.rabbitmq.publishing import Publisher
+from penstock.buses.rabbitmq.turns import Turns
 from penstock.config.bus import BusSection
 from tests.broker import Broker
 from tests.contract.received import Received
@@ -133,3 +134,26 @@ async def test_what_is_published_while_the_connection_is_down_waits_for_it(amqp_
     assert await publishing == [None, None]
     assert await publisher.control.depth(QUEUE.name) == 2
     await connection.aclose()
+
+
+async def test_turns_leave_nothing_behind_with_a_connection_that_lives_on(amqp_url: str) -> None:
+    connection = Supervised("testing", section(amqp_url), Random(1), nobody)
+    await connection.open()
+    underlay, turns = connection.underlay, Turns()
+
+    def observers() -> int:
+        return len(underlay._closing._callbacks or ())  # type: ignore[attr-defined]
+
+    before = observers()
+    for _ in range(100):
+        async with turns.turn(underlay):
+            pass
+        # What ended is taken off in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    assert observers() == before
+    await connection.aclose()
+
+
+async def nobody(_: AbstractConnection) -> None:
+    """Who wants nothing of a new connection."""

@@ -54,7 +54,8 @@ class Turns:
                     yield
             finally:
                 is_over = True
-                lost.remove_done_callback(give_up)
+                # An observer of our own; left alone it would stay with the connection as long as that lives.
+                lost.cancel()
 
     async def give_up(self) -> None:
         """End what still runs; for the moment in which the AMQP channel is closed anyway."""
