@@ -56,6 +56,8 @@ class Tally:
     retried: int = 0
     dead: int = 0
     handed_back: int = 0
+    counted: int = 0
+    """Published again before they ran, because they may have ended a whole service."""
     deadline_kills: int = 0
     returned: int = 0
     """The outcome of nearly all; the others are counted in `others`."""
@@ -74,7 +76,7 @@ class Tally:
     @property
     def unsettled(self) -> int:
         """Deliveries that are out."""
-        return self.delivered - self.acked - self.retried - self.dead - self.handed_back
+        return self.delivered - self.acked - self.retried - self.dead - self.handed_back - self.counted
 
     def copy(self) -> Tally:
         """As it is now."""
@@ -85,6 +87,7 @@ class Tally:
             self.retried,
             self.dead,
             self.handed_back,
+            self.counted,
             self.deadline_kills,
             self.returned,
             self.others.copy(),
