@@ -50,6 +50,15 @@ class Verdict(Enum):
     HANDED_BACK = "handed back"
 
 
+class Cause(Enum):
+    """Why a delivery was given up, in a word; its reason has the details."""
+
+    REJECTED = "rejected"
+    UNREADABLE = "unreadable"
+    ATTEMPTS = "attempts"
+    CRASHES = "crashes"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Publish these, wait for their confirms, then ack."""
@@ -61,6 +70,8 @@ class Decision:
     """Failed runs so far, this one included."""
     has_twin: bool = False
     """A message with the same id, body and history may come: a retry that is not charged, a dead letter replayed."""
+    cause: Cause | None = None
+    """Of a dead letter."""
 
 
 ACK: Final = Decision(Verdict.ACKED)
@@ -85,9 +96,9 @@ class Judge:
             case Returned(published=published):
                 return Decision(Verdict.ACKED, published)
             case Rejected(reason=reason):
-                return case.dead(history, f"rejected by the handler: {reason}", None)
+                return case.dead(Cause.REJECTED, history, f"rejected by the handler: {reason}", None)
             case Unreadable(reason=reason, failure=failure):
-                return case.dead(history, reason, failure)
+                return case.dead(Cause.UNREADABLE, history, reason, failure)
             case AskedRetry(delay_s=delay_s, reason=reason):
                 return self._after_failure(case, f"retry asked for: {reason}", None, delay_s)
             case Raised(failure=failure, charged=True):
@@ -109,7 +120,7 @@ class Judge:
         policy = case.handler.options.retry
         if history.attempts >= policy.attempts:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
-            return case.dead(history, f"{reason} (after {tries})", failure)
+            return case.dead(Cause.ATTEMPTS, history, f"{reason} (after {tries})", failure)
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
         return case.retry(history, wait_s, reason)
 
@@ -122,7 +133,8 @@ class Judge:
             commit_unknown=history.commit_unknown or died.commit_unknown,
         )
         if history.crashes >= self.crash_attempts:
-            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None, died)
+            words = f"{reason}; it has killed {history.crashes} workers"
+            return case.dead(Cause.CRASHES, history, words, None, died)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
         return case.retry(history, wait_s, reason)
 
@@ -134,7 +146,12 @@ class _Case:
     now_s: float
 
     def dead(
-        self, history: History, reason: str, failure: Failure | None, died: Died | None = None
+        self,
+        cause: Cause,
+        history: History,
+        reason: str,
+        failure: Failure | None,
+        died: Died | None = None,
     ) -> Decision:
         attempts = max(1, history.attempts)
         letter = dead_letter(
@@ -147,7 +164,7 @@ class _Case:
             history=replace(history, attempts=attempts),
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True, cause=cause)
 
     def retry(self, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)

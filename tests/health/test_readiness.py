@@ -31,6 +31,43 @@ def test_a_service_whose_broker_is_away_is_live_and_not_ready(folder: Folder, ow
     assert (during[consuming], during["penstock_bus_connected"], during["penstock_ready"]) == (0, 0, 0)
     assert (after[consuming], after["penstock_bus_connected"], after["penstock_ready"]) == (1, 1, 1)
     assert "not consumed: 'plain', 'blocks'" in not_ready.stderr
+    names = [f'penstock_reconnects_total{{connection="{one}"}}' for one in ("consuming", "publishing")]
+    assert [(during[name], after[name]) for name in names] == [(0, 1), (0, 1)]
+
+
+def test_a_service_whose_broker_has_an_alarm_is_ready_and_says_what_waits(
+    folder: Folder, own_broker: Broker
+) -> None:
+    folder.environment["PENSTOCK_BUS__URL"] = own_broker.url
+    closed = folder.write("closed", "")
+    folder.write(
+        "talks.py",
+        "import time\nfrom pathlib import Path\nfrom penstock import App, Context\napp = App()\n\n"
+        "@app.handler('talks')\ndef talks(payload: dict, ctx: Context) -> None:\n"
+        "    while Path('closed').exists():\n        time.sleep(0.02)\n"
+        "    ctx.bus.publish('heard', {})\n\n"
+        "@app.handler('heard')\ndef heard(payload: dict) -> None: ...\n",
+    )
+    with watched(folder, "talks") as service:
+        service.until_ready()
+        before = service.get("/ready").state
+        folder.penstock("publish", "talks", "{}")
+        own_broker.ctl("set_vm_memory_high_watermark", "0.0000001")
+        # RabbitMQ tells an alarm to those who publish, and only then.
+        closed.unlink()
+        until(lambda: service.metrics()["penstock_publishing_blocked"] == 1, "an alarm")
+        during, answer = service.metrics(), service.get("/ready")
+        own_broker.ctl("set_vm_memory_high_watermark", "0.6")
+        until(lambda: service.metrics()["penstock_publishing_blocked"] == 0, "the end of the alarm")
+        heard = 'penstock_acks_total{handler="talks.heard",queue="heard"}'
+        until(lambda: service.metrics()[heard] == 1, "what waited")
+        after, at_last = service.metrics(), service.get("/ready").state
+
+    assert before == {"state": "ready"}
+    assert answer.status == 200
+    assert answer.state["warnings"] == ["the bus takes no messages, what is published waits: low on memory"]
+    assert (during["penstock_ready"], during["penstock_publishing_alarms_total"]) == (1, 1)
+    assert (after["penstock_publishing_alarms_total"], at_last) == (1, before)
 
 
 def test_a_service_whose_database_is_away_says_why(folder: Folder) -> None:

@@ -64,6 +64,8 @@ class ConsumingChannel:
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
+        self.restarted = 0
+        """Consumers that were lost while the connection stood, and started again."""
 
     @property
     def queues(self) -> list[str]:
@@ -104,6 +106,11 @@ class ConsumingChannel:
         if self._channel is None or self._channel.is_closed:
             return frozenset()
         return frozenset(queue for tag, queue in self._tags.items() if tag in self._confirmed)
+
+    @property
+    def acks_waiting(self) -> int:
+        """Acks and requeues that were asked for and are not written."""
+        return 0 if self._settler is None else self._settler.waiting
 
     def flush(self) -> None:
         """Write all acks asked for so far."""
@@ -327,9 +334,10 @@ class ConsumingChannel:
         subscriptions = [self._subscriptions[queue] for queue in self._missing() if queue not in refused]
         if channel is None or channel.is_closed:
             await self._open(connection, subscriptions)
-            return
-        for subscription in subscriptions:
-            await self._consume(channel, subscription)
+        else:
+            for subscription in subscriptions:
+                await self._consume(channel, subscription)
+        self.restarted += len(subscriptions)
 
     def _missing(self) -> list[str]:
         """Queues that are not consumed."""
