@@ -52,6 +52,15 @@ class Verdict(Enum):
     """It goes to the end of its queue, and the copy says that it was handed out."""
 
 
+class Cause(Enum):
+    """Why a delivery was given up, in a word; its reason has the details."""
+
+    REJECTED = "rejected"
+    UNREADABLE = "unreadable"
+    ATTEMPTS = "attempts"
+    CRASHES = "crashes"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Publish these, wait for their confirms, then ack."""
@@ -63,6 +72,8 @@ class Decision:
     """Failed runs so far, this one included."""
     has_twin: bool = False
     """A message with the same id, body and history may come: a retry that is not charged, a dead letter replayed."""
+    cause: Cause | None = None
+    """Of a dead letter."""
 
 
 ACK: Final = Decision(Verdict.ACKED)
@@ -87,9 +98,9 @@ class Judge:
             case Returned(published=published):
                 return Decision(Verdict.ACKED, published)
             case Rejected(reason=reason):
-                return case.dead(history, f"rejected by the handler: {reason}", None)
+                return case.dead(Cause.REJECTED, history, f"rejected by the handler: {reason}", None)
             case Unreadable(reason=reason, failure=failure):
-                return case.dead(history, reason, failure)
+                return case.dead(Cause.UNREADABLE, history, reason, failure)
             case AskedRetry(delay_s=delay_s, reason=reason):
                 return self._after_failure(case, f"retry asked for: {reason}", None, delay_s)
             case Raised(failure=failure, charged=True):
@@ -120,7 +131,7 @@ class Judge:
                     "the whole service ended while it ran alone; "
                     f"it has killed {history.crashes} workers or services"
                 )
-                return case.dead(history, reason, None)
+                return case.dead(Cause.CRASHES, history, reason, None)
         return case.counted(replace(history, alone=True))
 
     def set_free(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
@@ -134,7 +145,7 @@ class Judge:
         policy = case.handler.options.retry
         if history.attempts >= policy.attempts:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
-            return case.dead(history, f"{reason} (after {tries})", failure)
+            return case.dead(Cause.ATTEMPTS, history, f"{reason} (after {tries})", failure)
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
         return case.retry(history, wait_s, reason)
 
@@ -147,7 +158,8 @@ class Judge:
             commit_unknown=history.commit_unknown or died.commit_unknown,
         )
         if history.crashes >= self.crash_attempts:
-            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None, died)
+            words = f"{reason}; it has killed {history.crashes} workers"
+            return case.dead(Cause.CRASHES, history, words, None, died)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
         return case.retry(history, wait_s, reason)
 
@@ -159,7 +171,12 @@ class _Case:
     now_s: float
 
     def dead(
-        self, history: History, reason: str, failure: Failure | None, died: Died | None = None
+        self,
+        cause: Cause,
+        history: History,
+        reason: str,
+        failure: Failure | None,
+        died: Died | None = None,
     ) -> Decision:
         attempts = max(1, history.attempts)
         letter = dead_letter(
@@ -172,7 +189,7 @@ class _Case:
             history=replace(history, attempts=attempts),
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True, cause=cause)
 
     def retry(self, history: History, delay_s: float, reason: str) -> Decision:
         # It ended, and its service did not: what was suspected is answered.

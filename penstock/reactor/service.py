@@ -251,6 +251,11 @@ class Reactor:
             words.append("no worker is booted")
         return words
 
+    def warnings(self) -> list[str]:
+        """What does not keep messages from being handled and should be known, in words."""
+        waits = self._bus.statistics().publishing_waits
+        return [] if waits is None else [f"the bus takes no messages, what is published waits: {waits}"]
+
     async def wait_until(self, condition: Callable[[Statistics], bool]) -> Statistics:
         """Returns the statistics once the condition holds; looked at after every delivery and settlement."""
         while not condition(statistics := self.statistics()):

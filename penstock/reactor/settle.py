@@ -28,13 +28,18 @@ from penstock.app.payloads import MAX_SHORT_BYTES
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Bus, Delivery
 from penstock.errors import BusError, NotCarried, PublishError, Unroutable
-from penstock.reactor.decide import Decision, Judge, Verdict
+from penstock.reactor.decide import Cause, Decision, Judge, Verdict
 from penstock.reactor.join import Joiner
 from penstock.reactor.side_tasks import SideTasks
+from penstock.reactor.tally import Tally
 from penstock.reactor.work import Work
 
 #: Pause before publishing again what the bus did not take; drawn from 0 to the ceiling.
 PUBLISH_AGAIN: Final = Backoff(attempts=1, first_s=0.2, cap_s=3.0)
+
+#: Why nobody took what a handler published.
+UNROUTABLE: Final = "unroutable"
+NOT_CARRIED: Final = "not carried"
 
 _log = structlog.get_logger("penstock.settle")
 
@@ -182,7 +187,13 @@ class Settlement:
             if again:
                 left.append((work, replace(decision, publish=tuple(again))))
             else:
-                self._ack(work, time.monotonic(), decision.verdict, has_twin=decision.has_twin)
+                self._ack(
+                    work,
+                    time.monotonic(),
+                    decision.verdict,
+                    has_twin=decision.has_twin,
+                    cause=decision.cause,
+                )
         if gone:
             await self._declare_again(gone)
         return left
@@ -200,25 +211,31 @@ class Settlement:
         else:
             _log.warning("a dead-letter queue was gone: it is declared again", dead_letter_queues=list(gone))
 
-    def _ack(self, work: Work, now_s: float, verdict: Verdict, *, has_twin: bool = False) -> None:
+    def _ack(
+        self,
+        work: Work,
+        now_s: float,
+        verdict: Verdict,
+        *,
+        has_twin: bool = False,
+        cause: Cause | None = None,
+    ) -> None:
         if work.is_settled:
             return
         work.is_settled = True
         # False: its AMQP channel is gone. The joiner remembers, and acks the redelivery.
-        work.delivery.settler.ack(work.delivery.tag)
+        work.delivery.settler.ack(work.delivery.tag, work)
         if has_twin:
             # Were the ack lost, the message would run again; were its twin taken for it, that one would be lost.
             self._joiner.forget(work)
         else:
             self._joiner.end(work, now_s)
         self.counts[verdict] += 1
-        _count(work, now_s, verdict)
+        _count(work.served.tally, verdict, cause)
         self._on_settled(work)
 
 
-def _count(work: Work, now_s: float, verdict: Verdict) -> None:
-    tally = work.served.tally
-    tally.ack_lag.observe(now_s - work.ended_s)
+def _count(tally: Tally, verdict: Verdict, cause: Cause | None) -> None:
     if verdict is Verdict.ACKED:
         tally.acked += 1
     elif verdict is Verdict.RETRIED:
@@ -226,7 +243,8 @@ def _count(work: Work, now_s: float, verdict: Verdict) -> None:
     elif verdict is Verdict.COUNTED:
         tally.counted += 1
     else:
-        tally.dead += 1
+        assert cause is not None
+        tally.dead[cause.value] += 1
 
 
 def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:
@@ -234,12 +252,14 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
     dead = work.served.handler.queue.dead_name
     log = _log.bind(published_id=message.message_id, to=message.destination, **work.fields)
     if isinstance(error, NotCarried):
+        work.served.tally.undeliverable[NOT_CARRIED] += 1
         log.error(
             "a message cannot be written as it is: it is now a dead letter, without its headers",
             error=str(error),
         )
         return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
     if isinstance(error, Unroutable) and not _is_dead_letter(work, message):
+        work.served.tally.undeliverable[UNROUTABLE] += 1
         log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead)
         reason = f"unroutable: published to {message.destination}, where no queue is bound"
         return [_own_dead_letter(work, message, reason, is_whole=True)]

@@ -58,6 +58,10 @@ class Work:
     """When its run ended, monotonic; 0 before."""
     _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
 
+    def note_acked(self, at_s: float) -> None:
+        """Its ack has left; monotonic."""
+        self.served.tally.ack_lag.observe(at_s - self.ended_s)
+
     @property
     def fields(self) -> Mapping[str, str | None]:
         """What every log line says of it; made once, at the first line. A redelivery that joins says the same."""

@@ -6,7 +6,7 @@ import pytest
 from aiormq import spec
 
 from penstock.app.messages import FRESH, History, Outgoing
-from penstock.buses.contract import Delivery
+from penstock.buses.contract import Delivery, Told
 from penstock.buses.rabbitmq.headers import to_delivery, to_properties
 from penstock.buses.rabbitmq.stream import Content
 
@@ -18,8 +18,8 @@ class NobodySettles:
 
     is_gone = True
 
-    def ack(self, tag: int) -> bool:
-        raise AssertionError(tag)
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        raise AssertionError(tag, told)
 
     def requeue(self, tag: int) -> bool:
         raise AssertionError(tag)

@@ -17,7 +17,7 @@ from aiormq.abc import AbstractConnection
 
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
-from penstock.buses.contract import Delivery, Sink, Subscription
+from penstock.buses.contract import BusStatistics, Delivery, Sink, Subscription
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
@@ -60,6 +60,20 @@ class RabbitBus:
         if self._consumers is None or not self._consuming.is_up:
             return frozenset()
         return self._consumers.consuming()
+
+    def statistics(self) -> BusStatistics:
+        """A moment of both connections."""
+        consumers = self._consumers
+        return BusStatistics(
+            publishing_waits=self._publisher.blocked_because,
+            alarms=self._publisher.alarms,
+            reconnects={
+                "consuming": self._consuming.reconnects,
+                "publishing": self._publishing.reconnects,
+            },
+            consumers_restarted=0 if consumers is None else consumers.restarted,
+            acks_waiting=0 if consumers is None else consumers.acks_waiting,
+        )
 
     async def connect(self) -> None:
         """Open the publishing connection. Raises `BusUnavailable`."""

@@ -72,6 +72,16 @@ class Consumers:
         """Queues whose consumer the broker has confirmed and not cancelled."""
         return frozenset().union(*(group.consuming() for group in self._groups))
 
+    @property
+    def restarted(self) -> int:
+        """Consumers that were lost while their connection stood, and started again."""
+        return sum(group.restarted for group in self._groups)
+
+    @property
+    def acks_waiting(self) -> int:
+        """Acks and requeues that were asked for and are not written."""
+        return sum(group.acks_waiting for group in self._groups)
+
     def flush(self) -> None:
         """Write all acks asked for so far."""
         for group in self._groups:
