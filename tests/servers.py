@@ -121,6 +121,9 @@ class Server(ABC):
         """SIGSTOP: the connections stand, nobody answers."""
         for process in self._family():
             process.suspend()
+            # The signal is sent, and a thread that runs just now has not met it yet.
+            while not _stands_still(process.pid):
+                time.sleep(0.001)
 
     def thaw(self) -> None:
         """SIGCONT, after `freeze`."""
@@ -356,6 +359,11 @@ def _lives(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _stands_still(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads)
 
 
 def name_in(url: str) -> str:

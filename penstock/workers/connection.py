@@ -176,8 +176,13 @@ class OwnConnection:
             isinstance(cause, DatabaseUnavailable) or kind.is_lost(cause) for cause in chain_of(error)
         )
 
+    def is_conflict(self, error: BaseException) -> bool:
+        """True when the message failed for another transaction: a deadlock, a serialization failure, a lock not had in time."""
+        kind = self._kind
+        return kind is not None and any(kind.is_conflict(cause) for cause in chain_of(error))
+
     def is_busy(self, error: BaseException) -> bool:
-        """True when the message failed for another one's lock, a deadlock or a full disk: the next run may end well."""
+        """True when the message failed for SQLite's one lock or a full disk: it may come again later."""
         kind = self._kind
         return kind is not None and any(kind.is_busy(cause) for cause in chain_of(error))
 
@@ -307,4 +312,8 @@ def kind_of(section: DatabaseSection) -> DatabaseKind:
         from penstock.workers.database.mysql import MySQLKind
 
         return MySQLKind(address, section)
+    if address.driver == "psycopg":
+        from penstock.workers.database.postgresql import PostgreSQLKind
+
+        return PostgreSQLKind(address, section)
     return DatabaseKind(address, section)

@@ -11,13 +11,12 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.pool import OneConnection
 from penstock.workers.database.sqlite_dialect import DRIVER_NAME, is_broken, is_locked
 
 #: How often a connection's file is looked for; the system call costs 8 µs among a message's work.
@@ -108,10 +107,15 @@ class SqliteKind(DatabaseKind):
         """Another connection's lock, or a full disk."""
         return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
-    def _create_engine(self) -> Engine:
+    def is_conflict(self, error: BaseException) -> bool:
+        """Never: a transaction has the only write lock before it begins."""
+        del error
+        return False
+
+    def _create_engine(self, pool: type[Pool]) -> Engine:
         return create_engine(
             self.address.url.set(drivername=DRIVER_NAME),
-            poolclass=OneConnection,
+            poolclass=pool,
             pool_reset_on_return=None,
             busy_timeout_s=self._section.busy_timeout_s,
             synchronous=self._section.synchronous,
