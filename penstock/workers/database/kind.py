@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
@@ -79,6 +80,21 @@ class DatabaseKind:
     def ping(self, raw: Any) -> None:
         """Ask the database for a sign of life. Raises what the driver raises."""
         self.engine.dialect.do_ping(raw)
+
+    @cached_property
+    def stream_engine(self) -> Engine:
+        """Opens a connection for each `ctx.stream`, and none before the first."""
+        engine = self._create_engine(NullPool)
+        event.listen(engine, "handle_error", self._note_error)
+        return engine
+
+    def begin_stream(self, connection: Connection) -> None:
+        """Begin a transaction that cannot write, where the database knows such a thing."""
+
+    def cut_results(self, raw: Any) -> bool:
+        """True when the connection is to be thrown away with the rest of a result, which could only be read to its end."""
+        del raw
+        return False
 
     def close_results(self, raw: Any) -> None:
         """End the results that the handler did not read to their end."""

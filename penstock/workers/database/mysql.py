@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pymysql import err
 from pymysql.connections import Connection
 from pymysql.constants import SERVER_STATUS
+from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
-from penstock.errors import TransactionUndone
+from penstock.errors import ConnectionMisused, TransactionUndone
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.leftovers import left_by
 
@@ -49,6 +50,8 @@ class WatchedConnection(_Connection):
     left: str | None = None
     #: The deadlock that took the transaction away, until somebody rolls back.
     undone_by: BaseException | None = None
+    #: The driver's own: the last result.
+    _result: Any = None
     #: The driver's own: what its socket waits at most for an answer; None is for ever.
     _read_timeout: float | None
     #: True between a question and its answer.
@@ -65,6 +68,7 @@ class WatchedConnection(_Connection):
         """As the driver's."""
         text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes | bytearray) else sql
         self.left = self.left or left_by(text)
+        self._refuse_amid_stream()
         with self._question():
             rows: int = super().query(sql, unbuffered)
         return rows
@@ -73,25 +77,33 @@ class WatchedConnection(_Connection):
         """As the driver's. Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
         if self.undone_by is not None:
             raise TransactionUndone from self.undone_by
+        self._refuse_amid_stream()
         with self._question():
             super().commit()
 
     def rollback(self) -> None:
         """As the driver's."""
         self.undone_by = None
+        if self._result is not None and self._result.unbuffered_active:
+            # Nobody wants the rest, and nothing but reading takes it off the wire.
+            self._result._finish_unbuffered_query()  # noqa: SLF001
         with self._question():
             super().rollback()
+
+    def _refuse_amid_stream(self) -> None:
+        # The driver would read what is left of the result and throw it away, with no more than a warning.
+        if self._result is not None and self._result.unbuffered_active:
+            msg = "another statement while an unbuffered result is open, whose remaining rows would be lost: read it to its end"
+            raise ConnectionMisused(msg)
 
     @contextmanager
     def _question(self) -> Iterator[None]:
         # An exception that a signal raises between question and answer, such as a deadline, leaves the answer on
         # the wire, where the next question would take it for its own.
-        if self._was_closed:
-            msg = "the connection was closed, by the handler or at its deadline"
-            raise CutOffError(0, msg)
         if self._is_midway:
             self.close()
-            msg = "the last statement was cut off, by a deadline for example, and its connection is closed"
+        if self._was_closed:
+            msg = "the connection is closed: by the handler, or since a statement was cut off, by a deadline for example"
             raise CutOffError(0, msg)
         self._is_midway = True
         try:
@@ -141,6 +153,18 @@ class MySQLKind(DatabaseKind):
             super().ping(raw)
         finally:
             raw._read_timeout = usual_s  # noqa: SLF001
+
+    def begin_stream(self, connection: SQLAlchemyConnection) -> None:
+        """Read only."""
+        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+
+    def cut_results(self, raw: Any) -> bool:
+        """True for an unbuffered result that is not at its end."""
+        result = raw._result  # noqa: SLF001 - the driver has no word for it
+        if result is None or not result.unbuffered_active:
+            return False
+        result.unbuffered_active = False
+        return True
 
     def end_transaction(self, raw: Any, *, commit: bool) -> None:
         """Only when the server's last answer said that there is one."""

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg.pq import ExecStatus, TransactionStatus
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import Pool
 
@@ -88,6 +88,10 @@ class PostgreSQLKind(DatabaseKind):
             if result.status != ExecStatus.EMPTY_QUERY:
                 raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
 
+    def begin_stream(self, connection: Connection) -> None:
+        """Read only."""
+        connection.execution_options(postgresql_readonly=True)
+
     def close_results(self, raw: Any) -> None:
         """Stop the statement that a deadline cut off: the server would go on with it after we have gone."""
         if raw.pgconn.transaction_status == TransactionStatus.ACTIVE:
@@ -138,6 +142,12 @@ class PostgreSQLKind(DatabaseKind):
 
     def _note_error(self, context: ExceptionContext) -> None:
         super()._note_error(context)
+        connection = context.connection
+        raw: Any = (
+            None if connection is None or connection.invalidated else connection.connection.dbapi_connection
+        )
+        if raw is not None and raw.broken:
+            self.has_lost_connection = True
         # The first error is the reason, those behind it only say that there was one.
         if self._raw is not None and self._raw.undone_by is None:
             self._raw.undone_by = context.sqlalchemy_exception or context.original_exception

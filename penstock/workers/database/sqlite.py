@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.config.database import DatabaseSection
@@ -68,6 +68,11 @@ class SqliteKind(DatabaseKind):
             if (identity := _identity_of(str(self.path))) != self._identity:
                 return f"the file {self.path} {'has gone' if identity is None else 'is another one now'}"
         return self.left_on(raw)
+
+    def begin_stream(self, connection: Connection) -> None:
+        """No transaction, which would wait for the write lock; a statement sees one state of the file by itself."""
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql("PRAGMA query_only=ON")
 
     def close_results(self, raw: Any) -> None:
         """Those that somebody still holds."""

@@ -30,6 +30,11 @@ def server_place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
+def mariadb_place(mariadb: Server, mariadb_url: str) -> Place:
+    return with_table(Place("mariadb", mariadb_url, mariadb))
+
+
+@pytest.fixture
 def postgresql_place(postgresql: Server, postgresql_url: str) -> Place:
     return with_table(Place("postgresql", postgresql_url, postgresql))
 
