@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from pydantic import Field, SecretStr, field_validator
 
 from penstock.config.section import Section, check_port
+
+IsolationLevel: TypeAlias = Literal["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
 class DatabaseSection(Section):
@@ -22,6 +26,12 @@ class DatabaseSection(Section):
     """A connection unused for so long is tested before the next message gets it."""
     connect_backoff_cap_s: float = Field(default=5.0, gt=0)
     """Longest wait between two attempts to open a connection."""
+    recycle_s: float = Field(default=0.0, ge=0)
+    """A worker's connection that is older is replaced before the next message; 0 is never."""
+    isolation_level: IsolationLevel | None = None
+    """Of every message's transaction whose handler does not say `isolation`; none leaves it to the database."""
+    max_connections: int | None = Field(default=None, ge=1)
+    """What all workers together may open at most, checked at the start; none: what the server allows."""
     stream_connections: int = Field(default=1, ge=0, le=16)
     """How many connections a worker may open for `ctx.stream` beside its own; 0 refuses it."""
     wait_s: float = Field(default=30.0, gt=0)

@@ -26,6 +26,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnavailable
 from penstock.workers.database.address import Address
+from penstock.workers.database.cap import check_cap
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
@@ -59,27 +60,40 @@ class OwnConnection:
         self._is_closed = False
         self._streams = Streams(section.stream_connections)
         self._used_at_s = 0.0
+        self._opened_at_s = 0.0
+        self._isolation: str | None = None
+        self._isolation_now: str | None = None
 
     def __repr__(self) -> str:
         where = str(self._kind.address) if self._kind else "not open"
         state = "closed" if self._is_closed else "held" if self._held else "none held"
         return f"<OwnConnection {where}, {state}, {'in a message' if self._message else 'idle'}>"
 
-    def open(self) -> None:
-        """Open the connection, waiting for the database as long as it takes.
+    def open(self, *, workers: int = 1) -> None:
+        """Open the connection, waiting for the database as long as it takes; `workers` is how many do the same.
 
-        Raises `ConfigurationError` for what will never work: the URL, the driver, an option.
+        Raises `ConfigurationError` for what will never work: the URL, the driver, an option, more workers than the
+        server has connections for.
         """
         self._is_closed = False
         if self._section.url is None:
             return
         if self._kind is None:
             self._kind = kind_of(self._section)
+        if self._section.isolation_level is not None:
+            self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         if self._held is None:
-            self._held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
-            self._used_at_s = time.monotonic()
+            self._note_held(
+                open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
+            )
+            check_cap(self._kind, self._raw, self._section, workers)
 
-    def begin(self, handler: str) -> None:
+    def check_isolation(self, handler: str, level: str | None) -> None:
+        """Raises `ConfigurationError` when the database has no such level."""
+        if level is not None and self._kind is not None:
+            self._kind.check_isolation(level, f"handler {handler}: isolation")
+
+    def begin(self, handler: str, isolation: str | None = None) -> None:
         """A message begins; costs nothing until the handler touches the connection. Never raises.
 
         When the connection is lost and this handler has wanted it before, it is opened here, so that the wait
@@ -88,6 +102,7 @@ class OwnConnection:
         if self.in_transaction:
             self.rollback()
         self._handler = handler
+        self._isolation = isolation or self._section.isolation_level
         if self._kind is not None:
             self._kind.has_lost_connection = False
         if self._held is None and handler in self._handlers_with_database:
@@ -234,6 +249,9 @@ class OwnConnection:
                 "uncharged. The log says what was tried"
             )
             raise DatabaseUnavailable(msg)
+        if self._isolation != self._isolation_now:
+            kind.set_isolation(self._raw, self._isolation)
+            self._isolation_now = self._isolation
         self._message = message = MessageConnection(kind.engine, held, self.before_transaction)
         return message
 
@@ -252,19 +270,32 @@ class OwnConnection:
     def _reopen(self) -> PoolProxiedConnection | None:
         if self._kind is None or self._is_closed:
             return None
-        self._held = open_patiently(
-            self._kind,
-            cap_s=self._section.connect_backoff_cap_s,
-            log=self._log,
-            limit_s=REOPEN_WAIT_S,
+        self._note_held(
+            open_patiently(
+                self._kind,
+                cap_s=self._section.connect_backoff_cap_s,
+                log=self._log,
+                limit_s=REOPEN_WAIT_S,
+            )
         )
-        self._used_at_s = time.monotonic()
         return self._held
+
+    def _note_held(self, held: PoolProxiedConnection | None) -> None:
+        self._held = held
+        self._isolation_now = None
+        self._opened_at_s = self._used_at_s = time.monotonic()
 
     def _test(self, kind: DatabaseKind) -> None:
         if self._held is None:
             return
         raw = self._raw
+        recycle_s = self._section.recycle_s
+        if recycle_s and time.monotonic() - self._opened_at_s > recycle_s:
+            self._log.debug(
+                "the worker's database connection is replaced for its age", database=str(kind.address)
+            )
+            self._discard()
+            return
         fault = "it is closed" if raw is None else kind.fault_of(raw)
         if fault is None and time.monotonic() - self._used_at_s > self._section.idle_test_s:
             try:

@@ -114,7 +114,9 @@ class Worker:
             )
             raise HandlerError(msg)
         self.executor.serve([by_queue[queue] for queue in self._plan.queues])
-        self._database.open()
+        self._database.open(workers=self._plan.workers)
+        for queue in self._plan.queues:
+            self._database.check_isolation(by_queue[queue].name, by_queue[queue].options.isolation)
         for hook in self._app.start_hooks:
             hook(self._state)
 

@@ -50,7 +50,7 @@ class MessageDatabase(WorkerDatabase, Protocol):
         """True when this message has begun a transaction."""
         ...
 
-    def begin(self, handler: str) -> None:
+    def begin(self, handler: str, isolation: str | None) -> None:
         """A message begins; costs nothing until the handler touches the connection."""
         ...
 
@@ -172,7 +172,7 @@ class Executor:
     def _once(self, handler: AnyHandler, payload: Any, job: Job) -> Outcome:
         self._is_conflict = False
         self._bus.begin(job.message_id, handler.name)
-        self._database.begin(handler.name)
+        self._database.begin(handler.name, handler.options.isolation)
         self._recorder.enter(Phase.HANDLER)
         is_committing = False
         try:

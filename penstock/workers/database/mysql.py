@@ -139,6 +139,22 @@ class MySQLKind(DatabaseKind):
         # The driver and SQLAlchemy have set what they need; from here on it is the handler.
         raw.left = None
 
+    def forget_left(self, raw: Any) -> None:
+        """As the connection notes it."""
+        raw.left = None
+
+    def most_connections(self, raw: Any) -> tuple[int, str] | None:
+        """The server's limit, and the user's when that is lower."""
+        with raw.cursor() as cursor:
+            cursor.execute("SELECT @@max_connections, @@max_user_connections")
+            server, user = map(int, cursor.fetchone())
+        raw.rollback()
+        return (
+            (user, f"max_user_connections={user}")
+            if 0 < user < server
+            else (server, f"max_connections={server}")
+        )
+
     def fault_of(self, raw: Any) -> str | None:
         """That the server has said something unasked: a goodbye, or the end of the stream. It costs no question."""
         if not raw.open:

@@ -48,7 +48,7 @@ def test_what_happens_between_two_messages_costs_no_attempt_at_all(
         worker.run(1)
         happens(own_place)
         assert worker.run(2).verdict == "acked"
-        assert len(own_place.connections) == 1
+        assert len(own_place.connections_once(1)) == 1
     assert [number for number, *_ in own_place.rows()] == [1, 2]
 
 
@@ -72,7 +72,7 @@ def test_what_happens_inside_a_transaction_costs_one_run_of_one_message_and_char
         assert (outcome.charged, outcome.commit_unknown) == (False, False)
         assert worker.run(2).verdict == "acked"
         assert worker.run(3).verdict == "acked"
-        assert len(own_place.connections) == 1
+        assert len(own_place.connections_once(1)) == 1
     assert [number for number, *_ in own_place.rows()] == [1, 2, 3, 11, 12, 13]
 
 

@@ -104,7 +104,7 @@ def test_a_stream_has_a_connection_of_its_own_and_the_workers_stays_free(place: 
                 if row.id == 1 and place.server is not None:
                     counts.append(len(place.connections))
         if place.server is not None:
-            counts.append(len(place.connections))
+            counts.append(len(place.connections_once(1)))
 
     with place.worker(handler) as worker:
         assert worker.run().verdict == "acked"
@@ -158,9 +158,9 @@ def test_a_stream_that_is_left_open_ends_with_its_message(server_place: Place, h
 
     with server_place.worker(handler) as worker:
         worker.run()
-        assert len(server_place.connections) == 1
+        assert len(server_place.connections_once(1)) == 1
         worker.run()
-        assert len(server_place.connections) == 1
+        assert len(server_place.connections_once(1)) == 1
 
 
 def test_more_streams_at_once_than_the_settings_allow_are_refused_in_words(place: Place) -> None:
