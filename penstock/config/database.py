@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from penstock.config.section import Section, check_port
+
+#: `module:attribute`, as the application's own address.
+_PLACE: Final = r"^[\w.]+:\w+$"
 
 IsolationLevel: TypeAlias = Literal["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -21,6 +24,20 @@ class DatabaseSection(Section):
     @classmethod
     def _usable_port(cls, url: SecretStr | None) -> SecretStr | None:
         return None if url is None else check_port(url)
+
+    session: str | None = Field(default=None, pattern=_PLACE)
+    """`module:attribute` of a `scoped_session` of yours that the workers adopt in place of a connection of their own."""
+    engine: str | None = Field(default=None, pattern=_PLACE)
+    """`module:attribute` of an `Engine` of yours that the workers adopt in place of a connection of their own."""
+    debug_checkouts: bool = False
+    """A handler that checks a second connection out, of whatever engine, fails with both places in the code."""
+
+    @model_validator(mode="after")
+    def _one_to_adopt(self) -> Self:
+        if self.session is not None and self.engine is not None:
+            msg = "database.session and database.engine are both set: a session has its engine, so name the session alone"
+            raise ValueError(msg)
+        return self
 
     idle_test_s: float = Field(default=30.0, ge=0)
     """A connection unused for so long is tested before the next message gets it."""

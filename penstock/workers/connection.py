@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, Executable
@@ -27,6 +27,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnavailable
 from penstock.workers.database.address import Address
 from penstock.workers.database.cap import check_cap
+from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
@@ -59,6 +60,7 @@ class OwnConnection:
         self._reported: set[tuple[str, str]] = set()
         self._is_closed = False
         self._streams = Streams(section.stream_connections)
+        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
         self._used_at_s = 0.0
         self._opened_at_s = 0.0
         self._isolation: str | None = None
@@ -103,6 +105,10 @@ class OwnConnection:
             self.rollback()
         self._handler = handler
         self._isolation = isolation or self._section.isolation_level
+        if self._checkouts is not None:
+            self._checkouts.begin(
+                handler, "the worker's own, which it holds since it began; this handler has not used it yet"
+            )
         if self._kind is not None:
             self._kind.has_lost_connection = False
         if self._held is None and handler in self._handlers_with_database:
@@ -135,7 +141,8 @@ class OwnConnection:
         kind = self._kind
         if kind is None:
             self._refuse()
-        return self._streams.open(kind, self._handler, statement, parameters)
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            return self._streams.open(kind, self._handler, statement, parameters)
 
     @property
     def in_transaction(self) -> bool:
@@ -205,6 +212,9 @@ class OwnConnection:
             self.rollback()
         self._discard()
         self._is_closed = True
+        if self._checkouts is not None:
+            self._checkouts.close()
+            self._checkouts = None
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the message failed because its connection broke or could not be had: nobody's fault but the database's."""
@@ -241,6 +251,8 @@ class OwnConnection:
         if kind is None:
             self._refuse()
         self._handlers_with_database.add(self._handler)
+        if self._checkouts is not None:
+            self._checkouts.note_first()
         self._test(kind)
         held = self._held or self._reopen()
         if held is None:
@@ -270,15 +282,15 @@ class OwnConnection:
     def _reopen(self) -> PoolProxiedConnection | None:
         if self._kind is None or self._is_closed:
             return None
-        self._note_held(
-            open_patiently(
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            held = open_patiently(
                 self._kind,
                 cap_s=self._section.connect_backoff_cap_s,
                 log=self._log,
                 limit_s=REOPEN_WAIT_S,
             )
-        )
-        return self._held
+        self._note_held(held)
+        return held
 
     def _note_held(self, held: PoolProxiedConnection | None) -> None:
         self._held = held

@@ -154,6 +154,16 @@ class DatabaseKind:
         """True when this driver error says that another transaction was in the way: run the handler again, here and now."""
         return getattr(error, "sqlstate", None) in _CONFLICT_STATES
 
+    def undoes_all(self, error: BaseException) -> bool:
+        """True when the database has undone the whole transaction with this error, and goes on in a new one."""
+        del error
+        return False
+
+    def has_undone(self, raw: Any) -> bool:
+        """True when the database will answer a commit with a rollback."""
+        del raw
+        return False
+
     def is_busy(self, error: BaseException) -> bool:
         """True when this driver error says that the database cannot for now, a full disk for example: come again later."""
         return getattr(error, "sqlstate", None) in _BUSY_STATES

@@ -205,6 +205,10 @@ class MySQLKind(DatabaseKind):
         """Disk or table full."""
         return _code_of(error) in _BUSY_CODES
 
+    def undoes_all(self, error: BaseException) -> bool:
+        """A deadlock."""
+        return _code_of(error) == _DEADLOCK
+
     def is_conflict(self, error: BaseException) -> bool:
         """Lock wait timeout, deadlock, changed since it was read."""
         return _code_of(error) in _CONFLICT_CODES

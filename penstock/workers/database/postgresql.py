@@ -135,6 +135,10 @@ class PostgreSQLKind(DatabaseKind):
         # Not one that the handler closed: its message would come again for ever, charged to nobody.
         return isinstance(error, psycopg.OperationalError) and self._raw is not None and self._raw.broken
 
+    def has_undone(self, raw: Any) -> bool:
+        """After any error outside of a savepoint."""
+        return bool(raw.pgconn.transaction_status == TransactionStatus.INERROR)
+
     def is_conflict(self, error: BaseException) -> bool:
         """Serialization failure, deadlock, lock timeout."""
         return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICT_STATES
