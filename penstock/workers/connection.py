@@ -379,6 +379,10 @@ def kind_of(section: DatabaseSection) -> DatabaseKind:
         from penstock.workers.database.mysql import MySQLKind
 
         return MySQLKind(address, section)
+    if address.driver == "mysqldb":
+        from penstock.workers.database.mysqldb import MySQLdbKind
+
+        return MySQLdbKind(address, section)
     if address.driver == "psycopg":
         from penstock.workers.database.postgresql import PostgreSQLKind
 
