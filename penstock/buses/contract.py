@@ -12,7 +12,7 @@ every message of the batch is confirmed or refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -69,8 +69,8 @@ class Delivery:
     priority: int | None = None
     timestamp_s: float | None = None
     redelivered: bool = False
-    delivery_count: int = 0
-    """The broker's own count of earlier deliveries: a hint, network cuts raise it too."""
+    delivery_count: int | None = 0
+    """The bus's own count of earlier deliveries, a hint: network cuts raise it too. None: it was delivered, uncounted."""
     history: History = FRESH
     """What Penstock wrote on it earlier; the default unless the bus vouches for the writer."""
 
@@ -155,6 +155,10 @@ class Bus(Protocol):
 
     async def flush(self) -> None:
         """Returns when every ack and requeue asked for so far has been handed to the bus."""
+        ...
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the bus has taken the acks asked for so far on these queues, or its connection is gone."""
         ...
 
     async def depth(self, queue: str) -> int | None:

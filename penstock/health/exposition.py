@@ -79,6 +79,11 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Tally], int]], ...]] = (
         lambda tally: tally.handed_back,
     ),
     (
+        "penstock_starts_counted",
+        "Deliveries published again before they ran, because they may have ended a whole service.",
+        lambda tally: tally.counted,
+    ),
+    (
         "penstock_deadline_kills",
         "Workers killed because a handler ignored its deadline.",
         lambda tally: tally.deadline_kills,

@@ -10,7 +10,7 @@
 | Unreadable  |                                     | dead letter |
 
 A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
-duplication wins.
+duplication wins. What is decided of a delivery before it runs, because it may have ended a whole service, is below.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Verdict(Enum):
     RETRIED = "retried"
     DEAD = "dead lettered"
     HANDED_BACK = "handed back"
+    COUNTED = "start counted"
+    """It goes to the end of its queue, and the copy says that it was handed out."""
 
 
 class Cause(Enum):
@@ -113,6 +115,29 @@ class Judge:
             case _:
                 assert_never(outcome)
 
+    def count_start(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It came back, and its bus does not say how often: a copy does from now on."""
+        history = replace(delivery.history, starts=delivery.history.starts + 1)
+        return _Case(delivery, handler, now_s).counted(history)
+
+    def set_apart(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It may have ended a service: the copy runs alone. A dead letter once it ended too many while it did."""
+        case = _Case(delivery, handler, now_s)
+        history = delivery.history
+        if history.alone:
+            history = _failed(replace(history, crashes=history.crashes + 1), now_s)
+            if history.crashes >= self.crash_attempts:
+                reason = (
+                    "the whole service ended while it ran alone; "
+                    f"it has killed {history.crashes} workers or services"
+                )
+                return case.dead(Cause.CRASHES, history, reason, None)
+        return case.counted(replace(history, alone=True))
+
+    def set_free(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It was to run alone and has not begun: when it comes back, that must not look like the end of a service."""
+        return _Case(delivery, handler, now_s).counted(replace(delivery.history, alone=False))
+
     def _after_failure(
         self, case: _Case, reason: str, failure: Failure | None, delay_s: float | None
     ) -> Decision:
@@ -167,11 +192,19 @@ class _Case:
         return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True, cause=cause)
 
     def retry(self, history: History, delay_s: float, reason: str) -> Decision:
+        # It ended, and its service did not: what was suspected is answered.
+        history = replace(history, starts=0, alone=False)
+        return self._comes_again(Verdict.RETRIED, history, delay_s, reason)
+
+    def counted(self, history: History) -> Decision:
+        return self._comes_again(Verdict.COUNTED, history, 0.0, "it may have ended the service that ran it")
+
+    def _comes_again(self, verdict: Verdict, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)
         message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
         message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
         has_twin = history == self.delivery.history
-        return Decision(Verdict.RETRIED, (message,), reason, history.attempts, has_twin)
+        return Decision(verdict, (message,), reason, history.attempts, has_twin)
 
 
 def _failed(history: History, now_s: float) -> History:

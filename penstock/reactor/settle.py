@@ -62,7 +62,7 @@ class Settlement:
         *,
         confirm_timeout_s: float,
         random: Random,
-        on_settled: Callable[[], None],
+        on_settled: Callable[[Work], None],
     ) -> None:
         self._bus = bus
         self._judge = judge
@@ -96,12 +96,29 @@ class Settlement:
             else:
                 self._ack(work, now_s, decision.verdict)
         if rest:
-            task = self._side_tasks.start(self._publish_and_ack(rest), "penstock-settle")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._publish_then_ack(rest)
+
+    def count_start(self, work: Work) -> None:
+        """It came back, uncounted: it goes to the end of its queue, counted."""
+        decide = self._judge.count_start
+        self._settle_unrun(work, decide(work.delivery, work.served.handler, now_s=time.time()))
+
+    def set_apart(self, work: Work) -> bool:
+        """It may have ended a whole service: it comes back to run alone. False: it is a dead letter now."""
+        decide = self._judge.set_apart
+        decision = decide(work.delivery, work.served.handler, now_s=time.time())
+        self._settle_unrun(work, decision)
+        return decision.verdict is not Verdict.DEAD
 
     def hand_back(self, work: Work) -> None:
         """The bus gives it to somebody else at once; it was not begun, or cannot be ended here."""
+        if work.delivery.history.alone and not (work.is_settled or self._gives_up):
+            decide = self._judge.set_free
+            self._settle_unrun(work, decide(work.delivery, work.served.handler, now_s=time.time()))
+        else:
+            self._requeue(work)
+
+    def _requeue(self, work: Work) -> None:
         if work.is_settled:
             return
         work.is_settled = True
@@ -109,7 +126,7 @@ class Settlement:
         work.delivery.settler.requeue(work.delivery.tag)
         self.counts[Verdict.HANDED_BACK] += 1
         work.served.tally.handed_back += 1
-        self._on_settled()
+        self._on_settled(work)
 
     def ack_again(self, delivery: Delivery) -> None:
         """A redelivery of what was settled before, and whose ack was lost."""
@@ -125,6 +142,15 @@ class Settlement:
         """Returns when nothing is being published any more."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+    def _settle_unrun(self, work: Work, decision: Decision) -> None:
+        work.ended_s = time.monotonic()
+        self._publish_then_ack([(work, decision)])
+
+    def _publish_then_ack(self, decided: Sequence[tuple[Work, Decision]]) -> None:
+        task = self._side_tasks.start(self._publish_and_ack(decided), "penstock-settle")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _publish_and_ack(self, rest: Sequence[tuple[Work, Decision]]) -> None:
         for work, decision in rest:
@@ -144,7 +170,7 @@ class Settlement:
                     "the bus did not take what a message published before the stop: it is handed back and runs again",
                     **work.fields,
                 )
-                self.hand_back(work)
+                self._requeue(work)
 
     async def _publish_once(self, pending: Sequence[tuple[Work, Decision]]) -> list[tuple[Work, Decision]]:
         messages = [message for _, decision in pending for message in decision.publish]
@@ -206,7 +232,7 @@ class Settlement:
             self._joiner.end(work, now_s)
         self.counts[verdict] += 1
         _count(work.served.tally, verdict, cause)
-        self._on_settled()
+        self._on_settled(work)
 
 
 def _count(tally: Tally, verdict: Verdict, cause: Cause | None) -> None:
@@ -214,6 +240,8 @@ def _count(tally: Tally, verdict: Verdict, cause: Cause | None) -> None:
         tally.acked += 1
     elif verdict is Verdict.RETRIED:
         tally.retried += 1
+    elif verdict is Verdict.COUNTED:
+        tally.counted += 1
     else:
         assert cause is not None
         tally.dead[cause.value] += 1
@@ -272,5 +300,7 @@ def _tell(work: Work, decision: Decision) -> None:
     log = _log.bind(**work.fields, attempt=max(1, decision.attempts), reason=decision.reason)
     if decision.verdict is Verdict.DEAD:
         log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name)
+    elif decision.verdict is Verdict.COUNTED:
+        log.info("message goes to the end of its queue: it is counted before it runs")
     else:
         log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3))

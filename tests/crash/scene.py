@@ -66,6 +66,14 @@ class Scene:
         self, *queues: str, processes: int = 2, environment: Mapping[str, str] | None = None
     ) -> ServiceProcess:
         """Start one more and wait until it consumes."""
+        service = await self.launch_service(*queues, processes=processes, environment=environment)
+        await service.wait_line("consuming")
+        return service
+
+    async def launch_service(
+        self, *queues: str, processes: int = 2, environment: Mapping[str, str] | None = None
+    ) -> ServiceProcess:
+        """Start one more, which may not live long enough to consume."""
         only = [word for queue in queues or QUEUES for word in ("--only", queue)]
         service = await ServiceProcess.start(
             self.proxy.url,
@@ -77,7 +85,6 @@ class Scene:
             log_format=self.log_format,
         )
         self.services.append(service)
-        await service.wait_line("consuming")
         return service
 
     async def ctl(self, *words: str) -> str:

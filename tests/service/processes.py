@@ -94,8 +94,9 @@ class ServiceProcess:
         return found[count - 1]
 
     async def kill(self) -> None:
-        """SIGKILL to the reactor alone."""
-        self._process.kill()
+        """SIGKILL to the reactor alone, if it has not ended by itself."""
+        if self._process.returncode is None:
+            self._process.kill()
         await self.wait()
 
     async def stop(self) -> int:

@@ -12,7 +12,7 @@ What bounds it: prefetch bounds what is claimed, a publish has one chunk of its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from penstock.app.messages import Outgoing
@@ -150,6 +150,10 @@ class EmbeddedBus:
         """Returns when every ack and requeue asked for so far is durable. Raises `BusError` when the bus has ended."""
         if self._pump is not None:
             await self._pump.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:  # noqa: ARG002 - they share one file
+        """Returns when they are durable. Raises `BusError` when the bus has ended."""
+        await self.flush()
 
     async def depth(self, queue: str) -> int | None:
         """Messages that wait in a queue; those delivered and unsettled or delayed are not counted."""

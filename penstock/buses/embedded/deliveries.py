@@ -262,7 +262,7 @@ class Deliveries:
 
 def _history(message: Claimed, riding: History) -> History:
     # Only Penstock writes these columns: whoever may write the file is trusted with them.
-    if not (message.attempts or message.crashes or riding.commit_unknown or riding.replays):
+    if riding is FRESH and not (message.attempts or message.crashes):
         return FRESH
     return replace(
         riding,

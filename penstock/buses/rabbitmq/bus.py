@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 
@@ -116,6 +116,11 @@ class RabbitBus:
         """Returns when all acks asked for are written."""
         if self._consumers is not None:
             self._consumers.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the broker has answered on the AMQP channels of these queues, behind their acks."""
+        if self._consumers is not None:
+            await self._consumers.acks_taken(queues)
 
     async def depth(self, queue: str) -> int | None:
         """Messages that are ready in a queue, unsettled ones not counted; None when it does not exist.

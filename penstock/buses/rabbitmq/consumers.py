@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Final
 
@@ -86,6 +86,11 @@ class Consumers:
         """Write all acks asked for so far."""
         for group in self._groups:
             group.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the broker has read the acks of these queues, or their AMQP channels are gone."""
+        groups = [group for group in self._groups if not frozenset(queues).isdisjoint(group.queues)]
+        await asyncio.gather(*(group.acks_taken() for group in groups))
 
     async def aclose(self) -> None:
         """Close the AMQP channels; the broker hands out again what is unsettled."""

@@ -120,6 +120,12 @@ class ConsumingChannel:
         if self._settler is not None:
             self._settler.flush()
 
+    async def acks_taken(self) -> None:
+        """Write all acks asked for so far; returns when the broker has read them, or the AMQP channel is gone."""
+        if self._connection is not None:
+            self.flush()
+            await self._turns.finish(self._ask_behind_acks(self._connection))
+
     async def aclose(self) -> None:
         """Write the last acks and see them through; the AMQP channel ends with its connection, which is closed next."""
         self._is_stopping = True
@@ -131,6 +137,17 @@ class ConsumingChannel:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._turns.finish(self._see_acks_through(self._connection)), ACKED_S)
         await self._turns.give_up()
+
+    async def _ask_behind_acks(self, connection: AbstractConnection) -> None:
+        try:
+            async with self._turns.turn(connection):
+                channel = self._channel
+                if channel is not None and not channel.is_closed:
+                    # Any question is answered behind what was written before it. Nobody consumes by this number: each
+                    # consumer begins with its own.
+                    await channel.basic_qos(prefetch_count=1)
+        except BROKEN as error:
+            _log.debug("acks may be lost: their messages come again", error=str(error))
 
     async def _see_acks_through(self, connection: AbstractConnection) -> None:
         """An AMQP channel passes 32 acks on to a quorum queue, the others when those are done, and forgets them when it
