@@ -127,8 +127,8 @@ async def test_a_consumer_that_the_broker_forgot_comes_back_and_its_neighbours_n
     await bus.flush()
     # More than once where the machine is so busy that a delivery takes longer than two of these hurried looks.
     assert {line["queue"] for line in lines if line["log_level"] == "warning"} == {"lost"}
-    # Its first delivery may come before the broker's answer.
-    await eventually(lambda: is_counted(bus))
+    # Counted when the broker has answered, which it does after it has begun to deliver.
+    await eventually(lambda: restarted(bus))
 
 
 async def test_a_consumer_whose_prefetch_is_used_up_is_left_alone(bus: RabbitBus) -> None:
@@ -150,7 +150,7 @@ async def test_a_consumer_whose_prefetch_is_used_up_is_left_alone(bus: RabbitBus
     assert received.ids.count("c") == 0
 
 
-async def is_counted(bus: RabbitBus) -> bool:
+async def restarted(bus: RabbitBus) -> bool:
     return bus.statistics().consumers_restarted >= 1
 
 
