@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,3 +86,45 @@ def fill(disk: Path) -> Path:
                 continue
     assert os.statvfs(disk).f_bavail == 0
     return filler
+
+
+class ProcessLimit:
+    """A group of processes of which there may be so many, threads included (cgroup, version 1 or 2)."""
+
+    def __init__(self, group: Path) -> None:
+        self._group = group
+
+    def add(self, *pids: int) -> None:
+        """These, and whatever they start from now on."""
+        for pid in pids:
+            (self._group / "cgroup.procs").write_text(str(pid))
+
+    def close(self) -> None:
+        """Nothing may be started."""
+        (self._group / "pids.max").write_text("1")
+
+    def set_room(self, room: int | None) -> None:
+        """So many more may be started; None: any number."""
+        now = int((self._group / "pids.current").read_text())
+        (self._group / "pids.max").write_text("max" if room is None else str(now + room))
+
+
+@contextmanager
+def process_limit() -> Iterator[ProcessLimit]:
+    """It is gone when the last of its processes is."""
+    root = Path("/sys/fs/cgroup")
+    parent = root / "pids" if (root / "pids").is_dir() else root
+    group = parent / f"penstock-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"processes cannot be limited here: {error}")
+    try:
+        if not (group / "pids.max").exists():
+            pytest.skip("processes cannot be limited here: the controller pids is not delegated to us")
+        yield ProcessLimit(group)
+    finally:
+        deadline_s = time.monotonic() + 5
+        while (group / "cgroup.procs").read_text() and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        group.rmdir()
