@@ -66,14 +66,12 @@ async def test_what_a_killed_service_leaves_behind_hinders_neither_the_next_one_
     tmp_path: Path,
 ) -> None:
     async with alone(tmp_path, BUS__LEASE_S="600") as scene:
-        for _ in range(2):
-            service = await scene.start_service()
-            await scene.publish("c.work", *tasks(2, s=0.2))
-            await service.wait_line("begun", count=2)
-            await service.kill()
+        service = await scene.start_service()
+        await scene.publish("c.work", *tasks(2, s=0.2))
+        await service.wait_line("begun", count=2)
+        await service.kill()
         # Its lease, its pipes and its ballast are there; nobody believes a file that it was alive.
-        for _ in range(2):
-            await scene.start_service()
+        await asyncio.gather(*(scene.start_service(processes=1) for _ in range(2)))
         ids = [line.message_id for line in scene.ledger.confirmed()]
         ids += await scene.publish("c.work", *tasks(200))
         await scene.done(ids)

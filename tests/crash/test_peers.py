@@ -182,6 +182,7 @@ async def test_faststream_2530_2749_no_more_is_out_than_the_prefetch_however_muc
     even(balance, dead=0, duplicates=0)
 
 
+@pytest.mark.long
 async def test_nameko_473_broken_connections_do_not_pile_up(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
@@ -201,6 +202,7 @@ async def test_nameko_473_broken_connections_do_not_pile_up(
     even(balance, dead=0, duplicates=0, effects=40)
 
 
+@pytest.mark.long
 async def test_masstransit_2716_a_service_whose_broker_is_away_does_not_say_that_it_is_well(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
