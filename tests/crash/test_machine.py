@@ -13,7 +13,7 @@ import pytest
 
 from tests.broker import Broker
 from tests.crash.alone import alone
-from tests.crash.scene import LOST, READY, SPARE, descriptors, even, play, tasks
+from tests.crash.scene import LOST, READY, descriptors, even, play, tasks
 from tests.embedded.killed import left
 from tests.machine import FaultyLibc, process_limit
 from tests.service.processes import kill_quietly, parent_of
@@ -116,17 +116,18 @@ async def test_a_jump_of_the_wall_clock_changes_nothing(tmp_path: Path, hours: i
 
         ids += await scene.publish("c.limited", *tasks(5, s=0.2))
         ids += running + [id_ for one in delayed for id_ in one]
-        await scene.done(ids, deadline_s=20.0)
+        await scene.done(ids, deadline_s=60.0)
         # One that starts now knows nothing of the time before.
         await scene.start_service("c.work", processes=1)
         ids += await scene.publish("c.work", *tasks(5, fails=1), delay_s=0.5)
-        await scene.done(ids, deadline_s=10.0)
+        await scene.done(ids, deadline_s=60.0)
         assert {service.returncode for service in scene.services} == {None}
         waits_s = [scene.ledger.effects_of(one)[0].at_s - before_s for one in delayed]
         balance = await scene.close()
 
     for delay_s, wait_s in zip(delays_s, waits_s, strict=True):
-        assert delay_s <= wait_s < delay_s + SPARE
+        # Not later by the jump, that is: how long they wait for a worker behind the others is no matter here.
+        assert delay_s <= wait_s < 60
     assert [scene.ledger.run_counts()[id_] for id_ in running] == [1, 1]
     # It waits in the file, and no depth counts it.
     assert balance.lost == far
