@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import faulthandler
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, TypeAlias
 
 import structlog
@@ -110,6 +112,7 @@ async def _serve(
     count_dropped: Callable[[], int],
 ) -> None:
     stop = Stop()
+    await _start_threads()
     reactor = Reactor(app, address, open_bus(settings.bus), settings, only=only, inline=inline)
     stops.forward(asyncio.get_running_loop(), stop.request, reactor.renew_workers)
     queues = [handler.queue.name for handler in app.select(only)]
@@ -123,6 +126,14 @@ async def _serve(
         count_dropped=count_dropped,
     ):
         await reactor.run(stop)
+
+
+async def _start_threads() -> None:
+    """The threads for what blocks, as many as asyncio would start one by one: none has to be started under a limit."""
+    count = min(32, (os.cpu_count() or 1) + 4)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(count, "penstock-blocking"))
+    all_started = threading.Barrier(count)
+    await asyncio.gather(*(asyncio.to_thread(all_started.wait) for _ in range(count)))
 
 
 def _ask(section: DatabaseSection) -> str | None:

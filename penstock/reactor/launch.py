@@ -6,6 +6,7 @@ The only file of the reactor that knows `penstock.workers`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -18,14 +19,14 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 from penstock.channels.plan import WorkerPlan
 from penstock.config import Settings
 from penstock.workers import entry
 
 #: Preloaded, a slot boots in 13 to 24 ms and costs 13 MB; without it 230 to 460 ms and 36 MB.
-PRELOAD: Final = ["penstock.workers.entry"]
+PRELOAD: Final = ["penstock.workers.entry", "penstock.workers.fork_server"]
 #: 107 bytes less "/pymp-xxxxxxxx/listener-xxxxxxxx", and some to spare.
 LONGEST_TEMPDIR_BYTES: Final = 70
 #: POSIX names it.
@@ -104,7 +105,11 @@ _launching: Final = threading.Lock()
 
 
 def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int, evidence_fd: int) -> Launched:
-    """Start one worker; blocks for the fork, so it is called in a thread. Takes `worker_socket` over and closes it."""
+    """Start one worker; blocks for the fork, so it is called in a thread. Takes `worker_socket` over and closes it.
+
+    Raises `OSError` when the system gives no process, thread or descriptor, `EOFError` when the fork server got none;
+    nothing that was started is left then.
+    """
     if plan.in_process:
         threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"penstock-{plan.slot}")
         entry.begin(
@@ -123,15 +128,25 @@ def launch(plan: WorkerPlan, worker_socket: socket.socket, recorder_fd: int, evi
         initializer=entry.begin_process,
         initargs=(*descriptors, plan.start_method),
     )
+    calls: Any = executor._call_queue  # type: ignore[attr-defined]  # noqa: SLF001 - see below
     try:
+        # Its thread is started here, where an error is somebody's: the executor does so in a thread of its own, which a
+        # limit of processes then ended without a word, and the slot booted for ever.
+        calls._start_thread()  # noqa: SLF001
         # A spawned child, and a fork server that has to be started again, inherit the blocked signals.
         with _launching, _signals_blocked():
             boot = executor.submit(entry.boot, plan)
         # The executor names its processes nowhere else, and its own exit code is not passed on.
         processes: dict[int, BaseProcess] = executor._processes  # type: ignore[assignment]  # noqa: SLF001
         return Launched(executor, boot, next(iter(processes.values()), None))
-    except BaseException:
+    except BaseException as error:
+        for process in executor._processes.values():  # noqa: SLF001 - as above
+            process.kill()
+        calls.close()
         executor.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, RuntimeError):
+            # "can't start new thread"
+            raise OSError(errno.EAGAIN, str(error)) from error
         raise
     finally:
         # With this copy open, the socket's end of file would never come.

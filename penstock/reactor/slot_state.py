@@ -36,3 +36,11 @@ class SlotFault(PenstockError):  # noqa: N818 - a fault of the application, told
 
 class SlotDied(PenstockError):  # noqa: N818
     """Raised by `boot` when the process died before it was ready."""
+
+
+def refusal_of(error: BaseException) -> str:
+    """Why no process was started, in words."""
+    if isinstance(error, EOFError):
+        # The fork server died while it was asked, or was refused a process.
+        return "the fork server got no process; is a limit reached, ulimit -u or pids.max of the cgroup?"
+    return str(error)

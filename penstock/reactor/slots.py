@@ -37,7 +37,7 @@ from penstock.reactor.batch_end import BatchEnd, Death, after_death, after_repor
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
 from penstock.reactor.postmortem import Postmortem
 from penstock.reactor.processes import UNTOLD_EXIT_CODE, is_readable, open_pidfd, sent_to
-from penstock.reactor.slot_state import TRANSITIONS, SlotDied, SlotFault, SlotState
+from penstock.reactor.slot_state import TRANSITIONS, SlotDied, SlotFault, SlotState, refusal_of
 from penstock.reactor.work import Work, job_of, note_batch
 
 #: A dead worker's socket ends when its process does, unless a child of the handler holds a copy: not waited for longer.
@@ -96,10 +96,11 @@ class Slot:
             await self._launch(await self._serve_channel())
             report = await self._boot_report()
         except (BrokenProcessPool, OSError, EOFError, CancelledError) as error:
-            # EOFError: the fork server died while it was asked.
             death = await self._bury()
-            msg = f"the worker process of slot {self.name} died while it was booting ({death.how})"
-            raise SlotDied(msg) from error
+            how = f"died while it was booting ({death.how})"
+            if self._launched is None:
+                how = f"could not be started ({refusal_of(error)})"
+            raise SlotDied(f"the worker process of slot {self.name} {how}") from error
         except BaseException:
             await self._bury()
             raise

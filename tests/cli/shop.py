@@ -36,6 +36,14 @@ def store(order: Order, ctx: Context) -> None:
     note(ctx, f"order {order.id}")
 
 
+@app.handler("prints")
+def prints(payload: dict[str, Any], ctx: Context) -> None:
+    """Writes where nobody may be, before and after what it does."""
+    print("before", payload, flush=True)  # noqa: T201 - that is what it is for
+    note(ctx, f"printed, attempt {ctx.message.attempt}")
+    print("after", file=sys.stderr, flush=True)  # noqa: T201
+
+
 @app.handler("slow")
 def slow(payload: dict[str, float], ctx: Context) -> None:
     """Takes its time."""

@@ -168,15 +168,19 @@ def test_a_reader_of_the_log_that_stalls_does_not_stop_the_service(folder: Folde
     assert published.returncode == 0, published.stderr
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&1 | true"])
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>&1 | true", ">/dev/full 2>&1"]
+)
 def test_a_log_that_nobody_takes_costs_nothing(folder: Folder, redirection: str) -> None:
-    script = f"exec {SCRIPT} run shop --only orders {redirection}"
+    script = f"exec {SCRIPT} run shop --only orders --only prints {redirection}"
     with subprocess.Popen(
         ["sh", "-c", script], cwd=folder.path, env=folder.environment, stdin=subprocess.DEVNULL
     ) as shell:
         until(lambda: folder.penstock("check", "shop", "--ready").returncode == 0, "a service that is ready")
         folder.penstock("publish", "orders", '{"id": 1}')
         folder.wait_note("order 1")
+        folder.penstock("publish", "prints", "{}")
+        folder.wait_note("printed, attempt 1")
         (health,) = folder.temporary.glob("penstock-*/*.json")
         os.kill(json.loads(health.read_bytes())["pid"], signal.SIGTERM)
         assert shell.wait(DEADLINE_S) == 0

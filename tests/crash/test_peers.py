@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from penstock.health.file import read_health
 from tests.broker import Broker
-from tests.crash.scene import BACK, READY, even, play, tasks
+from tests.crash.scene import BACK, READY, SPARE, descriptors, even, play, tasks
 
 
-async def test_celery_3201_8541_taskiq_aio_pika_46_a_reconnect_leaves_a_service_that_works_and_runs_nothing_twice(
+async def test_celery_3201_2296_8030_8541_taskiq_aio_pika_46_a_reconnect_leaves_a_service_that_works_and_runs_nothing_twice(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
     async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
@@ -31,7 +32,7 @@ async def test_celery_3201_8541_taskiq_aio_pika_46_a_reconnect_leaves_a_service_
     even(balance, duplicates=0, dead=0)
 
 
-async def test_celery_1628_5641_dramatiq_213_505_taskiq_killed_workers_neither_lose_nor_loop_nor_stop_the_service(
+async def test_celery_1628_5641_dramatiq_213_505_temporal_245_apscheduler_362_chancy_94_killed_workers_neither_lose_nor_loop_nor_stop_the_service(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
     async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
@@ -47,7 +48,7 @@ async def test_celery_1628_5641_dramatiq_213_505_taskiq_killed_workers_neither_l
     even(balance, dead=1, duplicates=0, effects=101)
 
 
-async def test_celery_9867_faststream_1488_broadway_73_retries_are_neither_dropped_nor_endless(
+async def test_celery_9867_9912_faststream_1488_1657_broadway_73_retries_are_neither_dropped_nor_endless(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
     async with play(broker, tmp_path, "c.work", "c.classic", url=amqp_url) as scene:
@@ -64,16 +65,16 @@ async def test_celery_9867_faststream_1488_broadway_73_retries_are_neither_dropp
     even(balance, dead=2, duplicates=0)
 
 
-async def test_taskiq_322_what_fails_or_cannot_be_read_is_a_dead_letter_and_holds_no_prefetch(
+async def test_taskiq_322_578_what_fails_or_cannot_be_read_is_a_dead_letter_and_holds_no_prefetch(
     broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
     async with play(broker, tmp_path, "c.work", url=amqp_url, BUS__PREFETCH_TOTAL="2") as scene:
-        await scene.publish("c.work", *[b"{"] * 5, *tasks(5, rejects=True))
+        await scene.publish("c.work", *[b"{"] * 5, *tasks(5, s="soon"), *tasks(5, rejects=True))
         ids = await scene.publish("c.work", *tasks(10))
         await scene.done(ids)
         balance = await scene.close()
 
-    even(balance, dead=10, duplicates=0)
+    even(balance, dead=15, duplicates=0)
 
 
 async def test_celery_6500_dramatiq_850_an_idle_worker_takes_what_waits_behind_a_busy_one(
@@ -146,3 +147,101 @@ async def test_celery_6760_dramatiq_458_a_delay_beyond_the_consumer_timeout_hold
 
     assert made == 2
     even(balance, duplicates=0)
+
+
+async def test_faststream_2758_aio_pika_334_a_queue_whose_consumer_the_broker_dropped_is_consumed_again(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.work", "c.classic", url=amqp_url) as scene:
+        ids = await scene.publish("c.classic", *tasks(10))
+        await scene.done(ids)
+
+        await scene.ctl("delete_queue", "--vhost", scene.virtual_host, "c.work")
+
+        await scene.until(lambda: "c.work" in scene.queues())
+        ids += await scene.publish("c.work", *tasks(10))
+        ids += await scene.publish("c.classic", *tasks(10))
+        await scene.done(ids)
+        balance = await scene.close()
+
+    even(balance, dead=0, duplicates=0, effects=30)
+
+
+async def test_faststream_2530_2749_no_more_is_out_than_the_prefetch_however_much_waits(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.classic", url=amqp_url, BUS__PREFETCH_TOTAL="4") as scene:
+        ids = await scene.publish("c.classic", *tasks(60, s=0.1))
+        out = []
+        while len(scene.ledger.effects_of(ids)) < 20:
+            out.append(await asyncio.to_thread(scene.unacked, "c.classic"))
+        await scene.done(ids)
+        balance = await scene.close()
+
+    assert 0 < max(out) <= 4
+    even(balance, dead=0, duplicates=0)
+
+
+@pytest.mark.long
+async def test_nameko_473_broken_connections_do_not_pile_up(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
+        ids = await scene.publish("c.work", *tasks(10, publishes=True))
+        await scene.done(ids)
+        before = descriptors(scene.service.pid)
+        for count in range(1, 4):
+            scene.proxy.reset()
+            await scene.service.wait_line(BACK, count=2 * count)
+            ids += await scene.publish("c.work", *tasks(10, publishes=True))
+            await scene.done(ids)
+
+        await scene.until(lambda: descriptors(scene.service.pid) <= before)
+        balance = await scene.close()
+
+    even(balance, dead=0, duplicates=0, effects=40)
+
+
+@pytest.mark.long
+async def test_masstransit_2716_a_service_whose_broker_is_away_does_not_say_that_it_is_well(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "health.json"
+
+    def is_ready() -> bool:
+        health = read_health(file)
+        return health is not None and health.is_ready
+
+    async with play(broker, tmp_path, "c.work", url=amqp_url, SERVICE__HEALTH_FILE=str(file)) as scene:
+        await scene.until(is_ready)
+
+        await scene.proxy.refuse()
+        scene.proxy.reset()
+
+        await scene.until(lambda: not is_ready(), deadline_s=5.0 * SPARE)
+        await scene.proxy.listen()
+        await scene.until(is_ready)
+        balance = await scene.close()
+
+    even(balance, effects=0)
+
+
+@pytest.mark.long
+async def test_broadway_rabbitmq_106_faststream_1636_dramatiq_827_a_message_beyond_the_consumer_timeout_is_settled(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    await asyncio.to_thread(
+        own_broker.ctl,
+        "eval",
+        "application:set_env(rabbit,consumer_timeout,2000),"
+        "application:set_env(rabbit,channel_tick_interval,500).",
+    )
+    async with play(own_broker, tmp_path, "c.work", "c.classic") as scene:
+        slow = await scene.publish("c.work", {"s": 6.0}) + await scene.publish("c.classic", {"s": 6.0})
+        await scene.done(slow)
+        ids = await scene.publish("c.work", *tasks(20)) + await scene.publish("c.classic", *tasks(20))
+        await scene.done(ids)
+        balance = await scene.close()
+
+    assert [scene.ledger.run_counts()[id_] for id_ in slow] == [1, 1]
+    even(balance, dead=0, duplicates=0, effects=42)

@@ -2,16 +2,15 @@
 
 python -m tests.embedded.programs consume FILE LEASE_S   prints "got ID"; acks when told a line on stdin
 python -m tests.embedded.programs work FILE LOG          consumes for ever: effect into LOG, then ack
-python -m tests.embedded.programs publish FILE LOG       publishes batches for ever: confirmed ids into LOG
 python -m tests.embedded.programs echo FILE              publishes the time whenever told a line on stdin
+python -m tests.embedded.programs name FILE              publishes the id that a line on stdin says, prints what came of it
 """
 
 import asyncio
-import itertools
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from penstock.buses.embedded import EmbeddedBus
 from tests.embedded.section import section_of
 
 WORK = QueueDeclaration(name="work")
-BATCH = 20
 
 
 @asynccontextmanager
-async def started(*args: object) -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(
+    *args: object, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """One of the programs above, killed at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -37,6 +37,7 @@ async def started(*args: object) -> AsyncIterator[asyncio.subprocess.Process]:
         *map(str, args),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
     )
     try:
         yield process
@@ -102,18 +103,6 @@ async def work(file: str, log: str) -> None:
     await asyncio.Event().wait()
 
 
-async def publish(file: str, log: str) -> None:
-    bus = EmbeddedBus(section_of(file), free_floor_bytes=0)
-    confirmed = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    await bus.connect()
-    say("ready")
-    for batch in itertools.count():
-        ids = [f"{os.getpid()}-{batch}-{n}" for n in range(BATCH)]
-        answers = await bus.publish([Outgoing("work", b"{}", message_id=id_) for id_ in ids], timeout_s=30)
-        assert answers == [None] * BATCH, answers
-        os.write(confirmed, "".join(f"{id_}\n" for id_ in ids).encode())
-
-
 async def echo(file: str) -> None:
     bus = EmbeddedBus(section_of(file), free_floor_bytes=0)
     await bus.connect()
@@ -124,12 +113,23 @@ async def echo(file: str) -> None:
     await bus.aclose()
 
 
+async def name(file: str) -> None:
+    bus = EmbeddedBus(section_of(file, lease_s=0.3), free_floor_bytes=0)
+    await bus.connect()
+    await bus.declare([WORK])
+    say("ready")
+    async for id_ in lines_told():
+        (answer,) = await bus.publish([Outgoing("work", b"{}", message_id=id_)], timeout_s=10)
+        say("confirmed" if answer is None else f"{type(answer).__name__}: {answer}")
+    await bus.aclose()
+
+
 def logged(log: Path) -> list[str]:
     """Whole lines of a log; the last one may be cut by a kill."""
     return log.read_text().split("\n")[:-1] if log.exists() else []
 
 
-PROGRAMS = {"consume": consume, "work": work, "publish": publish, "echo": echo}
+PROGRAMS = {"consume": consume, "work": work, "echo": echo, "name": name}
 
 if __name__ == "__main__":
     asyncio.run(PROGRAMS[sys.argv[1]](*sys.argv[2:]))  # type: ignore[operator]

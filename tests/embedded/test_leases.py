@@ -118,7 +118,7 @@ def test_a_takeover_that_comes_to_nothing_leaves_the_dead_to_be_found(
     leases.take(connection, "1-dead", 600.0)
     clock, pipe = BusClock(), WakeupPipe(folder)
     clock.load(connection)
-    player = Player(path, clock, pipe, Watch(1.0), 600.0)
+    player = Player(path, clock, pipe, Watch(1.0), 600.0, 0)
 
     connection.execute("BEGIN IMMEDIATE")
     player.play(Round(lease_id=None), Transaction(connection))

@@ -47,6 +47,7 @@ class EmbeddedBus:
         self.path = path_of(section.url.get_secret_value())
         self._section = section
         self._clock = BusClock()
+        self._free_floor_bytes = free_floor_bytes
         self._publishing = Publishing(self.path, self._clock, free_floor_bytes)
         self._writer: Writer | None = None
         self._pump: Pump | None = None
@@ -227,6 +228,7 @@ class EmbeddedBus:
                 self._clock,
                 lease_s=self._section.lease_s,
                 backoff_cap_s=self._section.reconnect_cap_s,
+                free_floor_bytes=self._free_floor_bytes,
             )
             self._pump.start()
         return self._pump

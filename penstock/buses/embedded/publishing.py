@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ import msgspec
 
 from penstock.app.messages import FRESH, Outgoing
 from penstock.buses.embedded import store
+from penstock.buses.embedded.ballast import free_bytes
 from penstock.buses.embedded.clock import BusClock
 from penstock.buses.embedded.riding import with_riding
 from penstock.buses.embedded.topology import find_destinations
@@ -142,12 +142,11 @@ class Publishing:
         return too_full
 
     def _too_full(self, size_bytes: int) -> str | None:
-        disk = os.statvfs(self._path.parent)
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes >= self._free_floor_bytes + size_bytes:
+        free = free_bytes(self._path)
+        if free >= self._free_floor_bytes + size_bytes:
             return None
         return (
-            f"only {free_bytes / 1e6:.0f} MB are free on the disk of {self._path}, and below "
+            f"only {free / 1e6:.0f} MB are free on the disk of {self._path}, and below "
             f"{self._free_floor_bytes / 1e6:.0f} MB the embedded bus takes nothing new, so that acks still find room; "
             "free some space and publish it again"
         )

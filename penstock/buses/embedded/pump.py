@@ -54,7 +54,14 @@ class Pump:
     """Owned by the loop; `start`, then `aclose`."""
 
     def __init__(
-        self, path: Path, writer: Writer, clock: BusClock, *, lease_s: float, backoff_cap_s: float
+        self,
+        path: Path,
+        writer: Writer,
+        clock: BusClock,
+        *,
+        lease_s: float,
+        backoff_cap_s: float,
+        free_floor_bytes: int,
     ) -> None:
         self._work = asyncio.Event()
         self.deliveries = Deliveries(on_settled=self._work.set)
@@ -66,7 +73,7 @@ class Pump:
         self._look_around_s = min(LOOK_AROUND_S, lease_s / RENEWALS)
         self._renew_s = lease_s / RENEWALS
         pipe = WakeupPipe(folder_of(path))
-        self._player = Player(path, clock, pipe, Watch(self._look_around_s), lease_s)
+        self._player = Player(path, clock, pipe, Watch(self._look_around_s), lease_s, free_floor_bytes)
         self._takes: deque[_Take] = deque()
         self._flushing: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +177,9 @@ class Pump:
                 continue
             self._takes.clear()
             try:
-                played = await self._writer.run(partial(self._player.play, round_), cost=_cost(round_))
+                played = await self._writer.run(
+                    partial(self._player.play, round_), cost=_cost(round_), settles=True
+                )
             except (BusUnavailable, OSError) as error:
                 self._fail(round_, takes)
                 failures += 1

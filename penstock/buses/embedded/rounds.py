@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from penstock.buses.embedded import leases, store
+from penstock.buses.embedded import ballast, leases, store
 from penstock.buses.embedded.clock import BusClock
 from penstock.buses.embedded.leases import Watch
 from penstock.buses.embedded.wakeup import WakeupPipe
@@ -73,6 +73,8 @@ class Player:
     pipe: WakeupPipe
     watch: Watch
     lease_s: float
+    free_floor_bytes: int
+    """The ballast leaves so much."""
 
     def play(self, round_: Round, transaction: Transaction) -> Played:
         """Do all that the round wants. Raises `OSError` when descriptors have run out, `sqlite3.Error`."""
@@ -95,8 +97,11 @@ class Player:
             touched |= store.requeue(connection, lease_id, unknown, delivered=False)
         if round_.looks_around:
             touched |= self._look_around(transaction, lease_id)
+            ballast.keep(self.path, self.free_floor_bytes)
         if round_.ends:
             touched |= leases.end(connection, lease_id, counted=False)
+            if not leases.others(connection, lease_id):
+                ballast.give_up(self.path)
         touched |= store.promote(connection, self.clock.now_ms())
         claimed: list[list[store.Claimed]] = []
         count = 0

@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from penstock.buses.embedded import leases
+from penstock.buses.embedded import ballast, leases
 from penstock.buses.embedded.file import execute_when_free, in_words, is_busy, is_full, open_file
 from penstock.buses.embedded.thread import OneThread
 from penstock.buses.embedded.wakeup import folder_of, wake
@@ -63,9 +63,11 @@ Work: TypeAlias = Callable[[Transaction], T]
 class Ticket(Generic[T]):
     """A request that waits for its group, and its answer."""
 
-    def __init__(self, work: Work[T], cost: int, answer: asyncio.Future[T]) -> None:
+    def __init__(self, work: Work[T], cost: int, answer: asyncio.Future[T], *, settles: bool) -> None:
         self.work = work
         self.cost = cost
+        self.settles = settles
+        """It may take the ballast when the disk is full."""
         self.answer = answer
         self.is_uncertain = False
         """Set with an answer that is an error, when the file failed in COMMIT: the work may be in it all the same."""
@@ -148,14 +150,16 @@ class Writer:
             await self.aclose()
             raise
 
-    def submit(self, work: Work[T], *, cost: int = 1) -> Ticket[T]:
+    def submit(self, work: Work[T], *, cost: int = 1, settles: bool = False) -> Ticket[T]:
         """Ask for work; `cost` is about how many rows it writes. Its answer comes after COMMIT.
+
+        Work that `settles` gets the ballast's room when the disk is full.
 
         The answer raises what the work raised; `BusUnavailable` when the file failed, and then it is not known
         whether the work is in it.
         """
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(work, cost, answer)
+        ticket = Ticket(work, cost, answer, settles=settles)
         if self._executor is None or self._is_closing:
             answer.set_exception(BusUnavailable(f"the embedded bus {self._path} is closed"))
         else:
@@ -163,9 +167,9 @@ class Writer:
             self._start_group()
         return ticket
 
-    async def run(self, work: Work[T], *, cost: int = 1) -> T:
+    async def run(self, work: Work[T], *, cost: int = 1, settles: bool = False) -> T:
         """Ask for work and wait for its answer."""
-        return await self.submit(work, cost=cost).answer
+        return await self.submit(work, cost=cost, settles=settles).answer
 
     async def aclose(self) -> None:
         """Finish what waits, close the file, end the thread; harmless when repeated."""
@@ -239,6 +243,8 @@ class Writer:
             if is_full(error) and len(group) > 1:
                 # Acks need less room than what is published with them.
                 return self._commit_alone(group)
+            if is_full(error) and group[0].settles and ballast.give_up(self._path):
+                return self._commit(group)
             if not is_full(error):
                 # After a failed fsync the kernel may have dropped the pages: this connection's view of the file
                 # is not to be trusted any more.
