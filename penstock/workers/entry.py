@@ -26,6 +26,7 @@ from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs
 from penstock.channels.bus import BusStub
 from penstock.channels.db.stub import DatabaseStub
+from penstock.channels.dbapi.link import attach, detach
 from penstock.channels.evidence import Evidence
 from penstock.channels.jobs import BootReport, Report
 from penstock.channels.plan import WorkerPlan
@@ -114,6 +115,7 @@ class Worker:
             )
             raise HandlerError(msg)
         self.executor.serve([by_queue[queue] for queue in self._plan.queues])
+        attach(self._db.link)
         self._database.open()
         for hook in self._app.start_hooks:
             hook(self._state)
@@ -152,6 +154,7 @@ class Worker:
     def abandon(self) -> None:
         """Close what is open and run no hook: all that is left for a worker in this process that never was ready."""
         self._database.close()
+        detach(self._db.link)
         self._channel.close()
         self._recorder.close()
 

@@ -160,12 +160,17 @@ def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnecti
 
 
 def open_reader(
-    file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection]
+    file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection] = GuardedConnection
 ) -> GuardedConnection:
-    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened."""
+    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened.
+
+    Whoever uses it from several threads does so from one at a time.
+    """
     connection = _connect(file, timeout_s=section.busy_timeout_s, factory=factory)
     try:
         connection.execute("PRAGMA query_only=ON")
+        # Nothing is written here; whoever asks hears what holds for writes.
+        connection.execute("PRAGMA foreign_keys=ON")
         connection.guard()
     except BaseException:
         connection.close()
@@ -181,6 +186,7 @@ def _connect(
         uri=file.is_uri,
         timeout=timeout_s,
         isolation_level=None,
+        check_same_thread=False,
         cached_statements=_CACHED_STATEMENTS,
         factory=factory,
     )

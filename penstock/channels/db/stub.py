@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from types import NoneType, TracebackType
 from typing import Self, TypeVar
 
@@ -12,6 +11,7 @@ from penstock.channels.db.calls import SERVICE, Query, Want
 from penstock.channels.db.rows import Rows, unpack
 from penstock.channels.db.statements import check_text, may_write
 from penstock.channels.db.values import stored_parameters
+from penstock.channels.dbapi.link import Link
 from penstock.channels.stub import Channel
 from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, PenstockError
 
@@ -31,14 +31,16 @@ class DatabaseStub:
     def __init__(self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded) -> None:
         self._channel = channel
         self.guard = guard
+        self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
+        """For the PEP 249 connections of the process."""
         self._transaction: int | None = None
         # True from a call's beginning to its answer: a soft deadline in between leaves something behind.
         self._is_unsettled = False
 
     @property
     def in_transaction(self) -> bool:
-        """True inside a `transaction()` block."""
-        return self._transaction is not None
+        """True inside a `transaction()` block, or while a PEP 249 connection of the process has one open."""
+        return self._transaction is not None or self.link.in_transaction
 
     def execute(self, statement: str, parameters: Parameters = None) -> int:
         """Run one statement; returns the number of rows it changed.
@@ -63,10 +65,8 @@ class DatabaseStub:
 
     def reset(self) -> None:
         """Between two messages: roll back a transaction that was left open, withdraw a call that was given up."""
-        if self._is_unsettled or self._transaction is not None:
-            # On a closed channel there is nothing left to reset: the loop has forgotten this worker already.
-            with suppress(ChannelClosed):
-                self._channel.call(SERVICE, "reset", None)
+        if self._is_unsettled or self._transaction is not None or self.link.holding:
+            self.link.reset()
             self._transaction = None
             self._is_unsettled = False
 
