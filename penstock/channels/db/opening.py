@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -90,6 +91,8 @@ class GuardedConnection(sqlite3.Connection):
         """From here on callers' statements may come."""
         self.set_authorizer(self._authorize)
         self.set_progress_handler(lambda: self.stop, _STEPS)
+        # As SQLAlchemy has it on every connection, so that both ways give 2 and not 2.0.
+        self.create_function("floor", 1, math.floor, deterministic=True)
 
     def _authorize(
         self, action: int, first: str | None, second: str | None, schema: str | None, _inside: str | None

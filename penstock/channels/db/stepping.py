@@ -195,6 +195,8 @@ def too_large(limit_bytes: int) -> DatabaseError:
 
 def _executed(connection: GuardedConnection, asked: Run, verb: str) -> sqlite3.Cursor:
     if verb == "PRAGMA":
+        # A PRAGMA looks into the schema as this connection last saw it; a query looks whether that is old.
+        connection.control("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
         return connection.control(check_pragma(asked.statement))
     if verb in _SAVEPOINT_VERBS:
         return connection.control(_savepoint(asked.statement))

@@ -11,6 +11,9 @@ from sqlite3.dump import _iterdump  # type: ignore[attr-defined]
 from types import TracebackType
 from typing import Any, Final, Literal, NoReturn, Self
 
+from msgspec import Raw
+
+from penstock.channels import wire
 from penstock.channels.db.calls import Chunk, Ran
 from penstock.channels.db.statements import READS, verb_of
 from penstock.channels.dbapi.sqlite.cursor import Cursor
@@ -30,6 +33,9 @@ _BEGIN: Final = re.compile(
 )
 _END: Final = re.compile(
     rf"{_HEAD}(?:COMMIT|END|ROLLBACK)(?:\s+TRANSACTION(?:\s+\w+)?)?{_TAIL}", re.IGNORECASE | re.DOTALL
+)
+_READ_UNCOMMITTED: Final = re.compile(
+    rf"{_HEAD}PRAGMA\s+read_uncommitted(?:\s*=\s*(?P<value>\w+))?{_TAIL}", re.IGNORECASE | re.DOTALL
 )
 _NOTHING: Final = Ran(None, Chunk([], is_last=True))
 
@@ -65,6 +71,7 @@ class Connection:
         self._isolation_level: str | None = None
         self._autocommit = autocommit
         self._changes = 0
+        self._is_uncommitted = False
         self._savepoints = Savepoints()
         self._blanks: sqlite3.Connection | None = None
         self._set_level(isolation_level)
@@ -237,6 +244,8 @@ class Connection:
         if "\0" in statement:
             raise sqlite3.ProgrammingError("the query contains a null character")
         verb = verb_of(statement)
+        if verb == "PRAGMA" and (found := _READ_UNCOMMITTED.fullmatch(statement)):
+            return self._read_uncommitted(found["value"])
         if verb in ("BEGIN", "COMMIT", "END") or (verb == "ROLLBACK" and _END.fullmatch(statement)):
             self._control(statement, verb)
             return _NOTHING
@@ -313,6 +322,14 @@ class Connection:
         elif self._savepoints.release(name):
             self._commit()
         return ran
+
+    def _read_uncommitted(self, value: str | None) -> Ran:
+        # It means something to connections that share a cache, which none do: kept, so that who asks hears it.
+        if value is not None:
+            self._is_uncommitted = value.lower() in ("1", "on", "true", "yes")
+            return _NOTHING
+        row = Raw(wire.encode([[int(self._is_uncommitted)]]))
+        return Ran(["read_uncommitted"], Chunk([row], is_last=True))
 
     def _commit(self) -> None:
         self._savepoints.clear()
