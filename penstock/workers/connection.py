@@ -44,7 +44,15 @@ class OwnConnection:
     at all without `database.url`.
     """
 
-    def __init__(self, section: DatabaseSection, *, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        section: DatabaseSection,
+        *,
+        log: FilteringBoundLogger,
+        kind_of: Callable[[DatabaseSection], DatabaseKind] | None = None,
+    ) -> None:
+        """`kind_of` says what the connection is, the one that the settings name without it."""
+        self._kind_of = kind_of or kind_of_settings
         self.before_transaction: Callable[[], None] | None = None
         """Called just before a transaction begins; what it raises refuses the transaction."""
         self._section = section
@@ -72,7 +80,7 @@ class OwnConnection:
         if self._section.url is None:
             return
         if self._kind is None:
-            self._kind = kind_of(self._section)
+            self._kind = self._kind_of(self._section)
         if self._held is None:
             self._held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
             self._used_at_s = time.monotonic()
@@ -297,7 +305,7 @@ class OwnConnection:
                 )
 
 
-def kind_of(section: DatabaseSection) -> DatabaseKind:
+def kind_of_settings(section: DatabaseSection) -> DatabaseKind:
     """What is known about the database that the settings name. Raises `ConfigurationError` for what will never work."""
     address = Address(section)
     if address.driver == "pysqlite":

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from multiprocessing import current_process, reduction
 from types import SimpleNamespace
 from typing import Any, Final
@@ -34,10 +35,12 @@ from penstock.channels.recorder import Mark, Phase, Recorder
 from penstock.channels.stub import Channel
 from penstock.errors import ConnectionMisused, HandlerError, PenstockError
 from penstock.workers.connection import OwnConnection
+from penstock.workers.database.channel import channel_kind
 from penstock.workers.deadline import SoftDeadline
 from penstock.workers.execute import Executor
 from penstock.workers.lifeline import die_with_reactor, ignore_stop_signals
 from penstock.workers.output import LogToChannel, PrintToChannel, structlog_processor
+from penstock.workers.ways import DatabaseWays
 
 #: Set where this module was imported; a worker of the fork server finds its parent's pid here.
 LOADED_IN_PID: Final = os.getpid()
@@ -85,11 +88,16 @@ class Worker:
         )
         self._database = OwnConnection(plan.database, log=structlog.get_logger("penstock.database"))
         self._database.before_transaction = self._before_transaction
+        over_channel = OwnConnection(
+            plan.database, log=structlog.get_logger("penstock.database"), kind_of=channel_kind
+        )
+        over_channel.before_transaction = partial(self._recorder.enter, Phase.IN_TRANSACTION)
+        self._ways = DatabaseWays(self._database, over_channel)
         self._db = DatabaseStub(self._channel, guard=self._guard)
         self.executor = Executor(
             slot=plan.slot,
             body_bytes=plan.limits.body_bytes,
-            database=self._database,
+            database=self._ways,
             bus=BusStub(self._channel),
             db=self._db,
             state=self._state,
@@ -114,9 +122,10 @@ class Worker:
                 "service consumes: start the service again to change its queues"
             )
             raise HandlerError(msg)
-        self.executor.serve([by_queue[queue] for queue in self._plan.queues])
+        handlers = [by_queue[queue] for queue in self._plan.queues]
+        self.executor.serve(handlers)
         attach(self._db.link)
-        self._database.open()
+        self._ways.open(handlers)
         for hook in self._app.start_hooks:
             hook(self._state)
 
@@ -153,7 +162,7 @@ class Worker:
 
     def abandon(self) -> None:
         """Close what is open and run no hook: all that is left for a worker in this process that never was ready."""
-        self._database.close()
+        self._ways.close()
         detach(self._db.link)
         self._channel.close()
         self._recorder.close()

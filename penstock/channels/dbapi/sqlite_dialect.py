@@ -28,7 +28,7 @@ class ChannelSqliteDialect(SQLiteDialect_pysqlite):
     driver = "penstock"
     supports_statement_cache = True
 
-    def __init__(self, *, immediate: bool = False, **options: Any) -> None:
+    def __init__(self, immediate: bool = False, **options: Any) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy looks for such
         super().__init__(**options)
         self._is_immediate = immediate
 

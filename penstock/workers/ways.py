@@ -1,0 +1,82 @@
+"""Which way a handler's `ctx.connection` and `ctx.session` take: the worker's own connection, or the channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from penstock.app.handlers import AnyHandler
+from penstock.errors import HandlerError
+from penstock.workers.connection import OwnConnection
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+
+class DatabaseWays:
+    """The database of the message that runs; both ways are driven alike, so one of them is current."""
+
+    def __init__(self, own: OwnConnection, channel: OwnConnection) -> None:
+        self._own = own
+        self._channel = channel
+        self._over_channel: frozenset[str] = frozenset()
+        self._current = own
+
+    def __repr__(self) -> str:
+        return f"<DatabaseWays [own {self._own!r}, channel {self._channel!r}]>"
+
+    def open(self, handlers: Sequence[AnyHandler]) -> None:
+        """Open what these handlers want. Raises `ConfigurationError`, `HandlerError` for a function with both ways."""
+        ways = {(handler.name, handler.options.database) for handler in handlers if not handler.is_async}
+        over_channel = frozenset(name for name, way in ways if way == "channel")
+        own = frozenset(name for name, way in ways if way == "own")
+        if both := sorted(over_channel & own):
+            msg = f"{both[0]} serves several queues and takes its database two ways; write the same database=… at each"
+            raise HandlerError(msg)
+        self._over_channel = over_channel
+        if own or not over_channel:
+            self._own.open()
+        if over_channel:
+            self._channel.open()
+
+    def begin(self, handler: str) -> None:
+        """A message begins: its handler's way is current."""
+        self._current = self._channel if handler in self._over_channel else self._own
+        self._current.begin(handler)
+
+    @property
+    def connection(self) -> Connection:
+        """As `OwnConnection.connection`."""
+        return self._current.connection
+
+    @property
+    def session(self) -> Session:
+        """As `OwnConnection.session`."""
+        return self._current.session
+
+    @property
+    def in_transaction(self) -> bool:
+        """As `OwnConnection.in_transaction`."""
+        return self._current.in_transaction
+
+    def commit(self) -> None:
+        """As `OwnConnection.commit`."""
+        self._current.commit()
+
+    def rollback(self) -> None:
+        """As `OwnConnection.rollback`."""
+        self._current.rollback()
+
+    def is_lost(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_lost`."""
+        return self._current.is_lost(error)
+
+    def is_busy(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_busy`."""
+        return self._current.is_busy(error)
+
+    def close(self) -> None:
+        """Close both; harmless when repeated."""
+        self._channel.close()
+        self._own.close()
