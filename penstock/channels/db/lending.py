@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from penstock.channels.db.faults import is_broken
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
-from penstock.channels.db.stepping import Cursors
+from penstock.channels.db.stepping import Cursors, over
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy, DatabaseError
@@ -83,7 +83,10 @@ class Lending:
         return lent
 
     async def run(self, lent: LentReader, work: Callable[[GuardedConnection, Cursors], T]) -> T:
-        """Do something on its thread. Raises what that raises; it is given back when the caller's task is cancelled."""
+        """Do something on its thread. Raises what that raises, and when it was given back; it is stopped when the caller's task is cancelled."""
+
+        if lent not in self._lent:
+            raise over()
 
         def on_thread() -> T:
             connection = lent.connection

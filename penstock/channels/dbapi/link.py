@@ -30,6 +30,10 @@ class Session(Protocol):
         """End its transaction."""
         ...
 
+    def close(self) -> None:
+        """Close its cursors."""
+        ...
+
 
 class Link:
     """Calls of the process's connections, and what is left of them when a message ends.
@@ -65,6 +69,7 @@ class Link:
         """Roll back what connections hold that were thrown away without `close()`, as the driver does."""
         for session in [held for held in self.holding if held.is_abandoned]:
             session.rollback()
+            session.close()
 
     def reset(self) -> None:
         """The message is over, or a call was cut short: everything that is open on the loop's side is rolled back."""

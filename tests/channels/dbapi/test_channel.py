@@ -229,7 +229,12 @@ def test_two_transactions_of_one_worker_do_not_wait_for_each_other(table: Served
 def test_a_connection_thrown_away_is_rolled_back(table: Served) -> None:
     connection = sqlite.connect()
     connection.execute("INSERT INTO t (v) VALUES (1)")
-    del connection
+    connection.execute(ROWS.format(50_000))
+    readers = [sqlite.connect() for _ in range(20)]
+    for reader in readers[:-4]:
+        reader.execute(ROWS.format(50_000))
+    del connection, reader
+    readers.clear()
     with sqlite.connect() as connection:
         connection.execute("INSERT INTO t (v) VALUES (2)")
     assert count() == 1

@@ -124,7 +124,6 @@ class Session:
             return
         self._lost = None
         self._end("rollback")
-        self.is_abandoned = False
 
     def close(self) -> None:
         """Close what cursors are open; nothing is asked of it after this."""
