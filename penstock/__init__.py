@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         PublishError,
         PublishTimeout,
         TopologyMismatch,
+        TransactionUndone,
         Unroutable,
     )
 
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     "DatabaseError",
     "DatabaseBusy",
     "DatabaseUnavailable",
+    "TransactionUndone",
     "ConnectionMisused",
     # Package
     "__version__",

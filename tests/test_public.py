@@ -16,7 +16,8 @@ PUBLIC = {
     "Client", "AsyncClient", "DeadLetters", "DeadLetter",
     "PenstockError", "ConfigurationError", "HandlerError", "PayloadError", "DeadlineExceeded",
     "BusError", "BusUnavailable", "TopologyMismatch", "PublishError", "Unroutable", "PublishTimeout", "NotCarried", "ClientError",
-    "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable", "ConnectionMisused",
+    "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable",
+    "TransactionUndone", "ConnectionMisused",
     "__version__",
 }  # fmt: skip
 

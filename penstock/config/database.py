@@ -22,6 +22,8 @@ class DatabaseSection(Section):
     """A connection unused for so long is tested before the next message gets it."""
     connect_backoff_cap_s: float = Field(default=5.0, gt=0)
     """Longest wait between two attempts to open a connection."""
+    stream_connections: int = Field(default=1, ge=0, le=16)
+    """How many connections a worker may open for `ctx.stream` beside its own; 0 refuses it."""
     wait_s: float = Field(default=30.0, gt=0)
     """Database channel: longest wait for the writer before `DatabaseBusy`."""
     transaction_idle_s: float = Field(default=5.0, gt=0)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
@@ -31,6 +31,7 @@ from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import open_patiently
 from penstock.workers.database.sqlite import SqliteKind
+from penstock.workers.database.streaming import RowStream, Streams
 
 #: How long one message waits in its worker for a lost database. Then it goes back for a later retry, uncharged,
 #: and the slot is free for handlers that need no database; well under a broker's consumer timeout (30 min).
@@ -64,6 +65,7 @@ class OwnConnection:
         self._handlers_with_database: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._is_closed = False
+        self._streams = Streams(section.stream_connections)
         self._used_at_s = 0.0
 
     def __repr__(self) -> str:
@@ -91,7 +93,7 @@ class OwnConnection:
         When the connection is lost and this handler has wanted it before, it is opened here, so that the wait
         is not taken from the handler's time.
         """
-        if self._message is not None:
+        if self.in_transaction:
             self.rollback()
         self._handler = handler
         if self._kind is not None:
@@ -118,10 +120,20 @@ class OwnConnection:
             message.message_session = MessageSession(message)
         return message.message_session
 
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """The rows of a large result, over a connection of its own that sees only what is committed.
+
+        Raises `ConnectionMisused` for more at once than `database.stream_connections`, and what SQLAlchemy raises.
+        """
+        kind = self._kind
+        if kind is None:
+            self._refuse()
+        return self._streams.open(kind, self._handler, statement, parameters)
+
     @property
     def in_transaction(self) -> bool:
-        """True once this message has touched the connection: `commit` or `rollback` is due."""
-        return self._message is not None
+        """True once this message has touched the database: `commit` or `rollback` is due."""
+        return self._message is not None or self._streams.are_open
 
     @property
     def sqlite_path(self) -> str | None:
@@ -133,10 +145,12 @@ class OwnConnection:
 
         Raises what SQLAlchemy raises; the caller then calls `rollback`, as after any other failure.
         """
+        self._streams.close()
         message, kind = self._message, self._kind
         if message is None or kind is None:
             return
         raw = self._raw
+        message.close_stream()
         if raw is not None:
             kind.close_results(raw)
         message.commit()
@@ -146,12 +160,22 @@ class OwnConnection:
 
     def rollback(self) -> None:
         """Undo this message's transaction and make the connection ready for the next one. Never raises."""
-        message, kind = self._message, self._kind
-        if message is None or kind is None:
+        kind = self._kind
+        if kind is None:
             return
         lost_before = kind.has_lost_connection
         try:
+            self._streams.close()
+            message = self._message
+            if message is None:
+                return
             raw = self._raw
+            if raw is not None and kind.cut_results(raw):
+                # Without a word: between server and worker there are rows that nobody wants.
+                message.invalidate()
+                self._discard()
+                return
+            message.close_stream()
             if raw is not None:
                 kind.close_results(raw)
             message.rollback()
@@ -170,7 +194,7 @@ class OwnConnection:
 
     def close(self) -> None:
         """Roll back what is open and close the connection; once is enough, twice is harmless."""
-        if self._message is not None:
+        if self.in_transaction:
             self.rollback()
         self._discard()
         self._is_closed = True
@@ -184,8 +208,13 @@ class OwnConnection:
             isinstance(cause, DatabaseUnavailable) or kind.is_lost(cause) for cause in chain_of(error)
         )
 
+    def is_conflict(self, error: BaseException) -> bool:
+        """True when the message failed for another transaction: a deadlock, a serialization failure, a lock not had in time."""
+        kind = self._kind
+        return kind is not None and any(kind.is_conflict(cause) for cause in chain_of(error))
+
     def is_busy(self, error: BaseException) -> bool:
-        """True when the message failed for another one's lock, a deadlock or a full disk: the next run may end well."""
+        """True when the message failed for SQLite's one lock or a full disk: it may come again later."""
         kind = self._kind
         return kind is not None and any(kind.is_busy(cause) for cause in chain_of(error))
 
@@ -315,4 +344,8 @@ def kind_of_settings(section: DatabaseSection) -> DatabaseKind:
         from penstock.workers.database.mysql import MySQLKind
 
         return MySQLKind(address, section)
+    if address.driver == "psycopg":
+        from penstock.workers.database.postgresql import PostgreSQLKind
+
+        return PostgreSQLKind(address, section)
     return DatabaseKind(address, section)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.app.handlers import AnyHandler
 from penstock.errors import HandlerError
 from penstock.workers.connection import OwnConnection
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Executable
     from sqlalchemy.orm import Session
+
+    from penstock.workers.database.streaming import RowStream
 
 
 class DatabaseWays:
@@ -55,6 +57,10 @@ class DatabaseWays:
         """As `OwnConnection.session`."""
         return self._current.session
 
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """As `OwnConnection.stream`."""
+        return self._current.stream(statement, parameters)
+
     @property
     def in_transaction(self) -> bool:
         """As `OwnConnection.in_transaction`."""
@@ -71,6 +77,10 @@ class DatabaseWays:
     def is_lost(self, error: BaseException) -> bool:
         """As `OwnConnection.is_lost`."""
         return self._current.is_lost(error)
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_conflict`."""
+        return self._current.is_conflict(error)
 
     def is_busy(self, error: BaseException) -> bool:
         """As `OwnConnection.is_busy`."""

@@ -100,6 +100,17 @@ def application(way: DatabaseWay) -> App:  # noqa: C901 - one handler after the 
         rows = ctx.connection.execution_options(yield_per=500).execute(names)
         ctx.state.found = sum(int(row.name) for row in rows)
 
+    @app.handler("stream", database=way)
+    def stream(count: int, ctx: Context) -> None:
+        ctx.connection.execute(insert(Author), [{"id": 100 + n, "name": str(n)} for n in range(count)])
+        ctx.connection.commit()
+        seen = 0
+        for row in ctx.stream(select(Author).order_by(Author.id)):
+            seen += 1
+            if seen % 100 == 0:
+                ctx.connection.execute(update(Author).where(Author.id == row.id).values(name=f"seen {seen}"))
+        ctx.state.found = seen
+
     @app.handler("in.the.middle", database=way)
     def in_the_middle(_: None, ctx: Context) -> None:
         ctx.session.add(Author(name="kept"))

@@ -86,6 +86,11 @@ def test_many_rows_go_there_and_come_back(case: Case) -> None:
     assert case.run("many", 20_000) == sum(range(20_000))
 
 
+def test_a_large_result_streams_while_its_transaction_writes(case: Case) -> None:
+    assert case.run("stream", 20_000) == 20_000
+    assert case.rows("SELECT count(*) FROM authors WHERE name LIKE 'seen %'") == [(200,)]
+
+
 def test_a_handler_commits_and_rolls_back_in_the_middle(case: Case) -> None:
     case.run("in.the.middle")
     assert case.rows("SELECT name FROM authors") == [("kept",)]

@@ -83,8 +83,7 @@ class Lending:
         return lent
 
     async def run(self, lent: LentReader, work: Callable[[GuardedConnection, Cursors], T]) -> T:
-        """Do something on its thread. Raises what that raises, and when it was given back; it is stopped when the caller's task is cancelled."""
-
+        """Do something on its thread; stopped when the caller's task is cancelled. Raises what that raises."""
         if lent not in self._lent:
             raise over()
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, Pool, create_engine
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.pool import OneConnection
 from penstock.workers.database.sqlite_dialect import is_locked
 
 
 class ChannelKind(DatabaseKind):
     """What `database="channel"` gives a handler; nothing is opened here, and nothing of it can be lost."""
+
+    def begin_stream(self, connection: Connection) -> None:
+        """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
+        connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def close_results(self, raw: Any) -> None:
         """Those of the transaction are closed with it, others when the message ends."""
@@ -52,18 +55,23 @@ class ChannelKind(DatabaseKind):
         del error
         return False
 
+    def is_conflict(self, error: BaseException) -> bool:
+        """Never: a transaction has the writer before it begins."""
+        del error
+        return False
+
     def is_busy(self, error: BaseException) -> bool:
         """The writer was not to be had in time, or the disk is full."""
         return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
-    def _create_engine(self) -> Engine:
+    def _create_engine(self, pool: type[Pool]) -> Engine:
         # Registers the dialect, too, where the entry point is not installed.
         from penstock.channels.dbapi import sqlite_dialect
 
         dialect = sqlite_dialect.ChannelSqliteDialect
         return create_engine(
             f"sqlite+{dialect.driver}://",
-            poolclass=OneConnection,
+            poolclass=pool,
             pool_reset_on_return=None,
             # As the worker's own connection: what a message has read nobody else changes before it commits.
             immediate=True,
