@@ -123,12 +123,6 @@ def find_file(section: DatabaseSection) -> DatabaseFile:
     except ArgumentError as error:
         msg = "database.url is not a URL; write for example sqlite:///app.db"
         raise ConfigurationError(msg) from error
-    if url.get_backend_name() != "sqlite":
-        msg = (
-            f"ctx.db speaks SQLite in this version and database.url is {url.render_as_string(hide_password=True)}: "
-            "use ctx.connection or ctx.session, which reach it from the worker"
-        )
-        raise ConfigurationError(msg)
     # Asked of SQLAlchemy, so that both ways lead to one file.
     (location,), options = url.set(drivername="sqlite").get_dialect()().create_connect_args(url)
     if ":memory:" in location or "mode=memory" in location:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from msgspec import Raw
 
 from penstock.channels.db.calls import Fetch, Query, Run, Want
 from penstock.channels.db.cursors import CursorService
+from penstock.channels.db.exact import has_exact_values
 from penstock.channels.db.faults import is_locked, translated, would_write
 from penstock.channels.db.group import Outcome, Statement
 from penstock.channels.db.lending import Lending
@@ -31,6 +32,9 @@ from penstock.channels.db.writer import Writer, WriterStatistics
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
+
+if TYPE_CHECKING:
+    from penstock.channels.db.server import ServerDatabase
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
 _decode_number: Final = msgspec.msgpack.Decoder(int).decode
@@ -51,6 +55,7 @@ class DatabaseService:
         self._writer: Writer | None = None
         self._readers: Readers | None = None
         self._cursors: CursorService | None = None
+        self._server: ServerDatabase | None = None
         self._opening: asyncio.Task[tuple[Writer, Readers]] | None = None
         # Those that are over stay until their holder has heard of it.
         self._transactions: dict[int, OpenTransaction] = {}
@@ -67,14 +72,23 @@ class DatabaseService:
         """The writer's counts and who holds it; None before the first call."""
         return self._writer.statistics() if self._writer is not None else None
 
+    @property
+    def has_exact_values(self) -> bool:
+        """True when the database is a server, whose values keep their types on the wire."""
+        return has_exact_values(self._section)
+
     async def start(self) -> None:
-        """Look which file it is; a URL that cannot be used is told to whoever calls first."""
+        """Look which database it is; a URL that cannot be used is told to whoever calls first."""
         self._is_closed = False
-        self._look()
+        if not self.has_exact_values:
+            self._look()
 
     async def aclose(self) -> None:
         """Roll back what is open, finish what is being written, close every connection; harmless when repeated."""
         self._is_closed = True
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()
         opening, self._opening = self._opening, None
         if opening is not None:
             await asyncio.wait({opening})
@@ -92,6 +106,8 @@ class DatabaseService:
 
     async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:  # noqa: PLR0911 - one a method
         """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `run`, `fetch`, `drop` of cursors."""
+        if self.has_exact_values:
+            return await self._opened_server().call(method, arguments, caller)
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._run(_decode_query(arguments), cast("Want", method), caller)
         if method == "run":
@@ -112,6 +128,8 @@ class DatabaseService:
 
     def forget(self, caller: Caller) -> None:
         """Roll back the caller's open transaction at once, end what it reads and withdraw its waiting calls."""
+        if self._server is not None:
+            self._server.forget(caller)
         if self._writer is not None:
             self._writer.forget(caller)
         if self._readers is not None:
@@ -213,6 +231,17 @@ class DatabaseService:
             limit_bytes=self._limit_bytes,
         )
         return self._writer, self._readers
+
+    def _opened_server(self) -> ServerDatabase:
+        if self._server is None:
+            if self._is_closed:
+                msg = "the service is stopping and the database channel with it; nothing of the statement was run"
+                raise ChannelClosed(msg)
+            # Late: the asynchronous engine costs time and memory, and SQLite needs none.
+            from penstock.channels.db.server import ServerDatabase
+
+            self._server = ServerDatabase(self._section, limit_bytes=self._limit_bytes)
+        return self._server
 
     async def _opened_cursors(self) -> CursorService:
         await self._opened()

@@ -8,6 +8,7 @@ from typing import Self, TypeVar
 
 from penstock.app.context import Parameters, Row
 from penstock.channels.db.calls import SERVICE, Query, Want
+from penstock.channels.db.exact import exact_parameters
 from penstock.channels.db.rows import Rows, unpack
 from penstock.channels.db.statements import check_text, may_write
 from penstock.channels.db.values import stored_parameters
@@ -25,11 +26,14 @@ def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
 class DatabaseStub:
     """Implements `DatabaseChannel`; inside a `transaction()` block its own calls belong to that transaction too.
 
-    `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
+    `exact`: the database is a server, whose values keep their types. `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
     """
 
-    def __init__(self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded) -> None:
+    def __init__(
+        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, exact: bool = False
+    ) -> None:
         self._channel = channel
+        self._prepare = exact_parameters if exact else stored_parameters
         self.guard = guard
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""
@@ -86,7 +90,7 @@ class DatabaseStub:
 
     def _run(self, want: Want, statement: str, parameters: Parameters, result: type[T]) -> T:
         check_text(statement)
-        query = Query(statement, stored_parameters(parameters), self._transaction)
+        query = Query(statement, self._prepare(parameters), self._transaction)
         self.guard(may_write(statement))
         return self._settled(want, query, result)
 
