@@ -1,10 +1,12 @@
-"""The database channel against the driver itself, on one SQLite file.
+"""The database channel against the driver itself: on one SQLite file, and many workers on few connections to a server.
 
-    python -m benchmarks.database_channel [--workers 8] [--seconds 4] [--rounds 3] [--rows 1000000] [--only writes|rows]
+    python -m benchmarks.database_channel [--workers 8] [--seconds 4] [--rounds 3] [--rows 1000000]
+                                          [--only writes|rows|servers]
 
 Writes: workers that each insert row after row, through the channel and each committing for itself; rows a second, the
 worst single wait, the smallest share of a worker. Rows: a large result read row by row, with the peak of memory on both
-sides and the longest time for which the loop did not turn. Exit code 1 when a ratio is below what the project promises.
+sides and the longest time for which the loop did not turn. Servers: 64 workers that insert and select in one transaction, over 8 connections of the
+loop's and over one each; it starts a private MariaDB and PostgreSQL. Exit code 1 when a ratio is below what the project promises.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import create_engine, text
 
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.db.stub import DatabaseStub
@@ -38,6 +41,7 @@ from penstock.channels.serving import ChannelServer
 from penstock.channels.stub import Channel
 from penstock.config.database import DatabaseSection
 from penstock.config.limits import LimitsSection
+from tests.servers import MariaDBServer, PostgreSQLServer, Server, Template
 
 FRAME_BYTES: Final = LimitsSection().frame_bytes
 INSERT: Final = "INSERT INTO t (worker, note) VALUES (?, ?)"
@@ -46,6 +50,8 @@ NOTE: Final = "x" * 100
 WAIT_RATIO, SHARE, FULL_RATIO = 0.1, 0.5, 1.2
 #: Once the result is read the worker and the loop have grown by no more than that.
 MEMORY_MIB: Final = 64.0
+#: Workers, and the connections that the loop has for them.
+MANY, FEW = 64, 8
 
 # Fork, before there is a loop or a thread: the children need nothing but this module.
 processes = multiprocessing.get_context("fork")
@@ -70,14 +76,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("writes", "rows"))
+    parser.add_argument("--only", choices=("writes", "rows", "servers"))
     asked = parser.parse_args()
     kept = True
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        if asked.only != "rows":
+        if asked.only in (None, "writes"):
             kept &= writes(Path(folder), asked.workers, asked.seconds, asked.rounds)
-        if asked.only != "writes":
+        if asked.only in (None, "rows"):
             kept &= rows(Path(folder), asked.rows)
+        if asked.only in (None, "servers"):
+            kept &= servers(asked.seconds)
     return 0 if kept else 1
 
 
@@ -199,8 +207,80 @@ def rows(folder: Path, count: int) -> bool:
     return tell(table, broken)
 
 
+def servers(seconds: float) -> bool:
+    """64 workers on 8 connections of the loop's, and on 64 of their own."""
+    table = Table("server", "way", "transactions/s", "worst wait", "connections", title=f"{MANY} workers")
+    broken: list[str] = []
+    for kind in (MariaDBServer, PostgreSQLServer):
+        with closing(Template(kind)) as template, kind(template) as server:
+            url = server.new_database()
+            server.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, note VARCHAR(100))", url=url)
+            for way in ("channel", "own"):
+                server.execute("DELETE FROM t", url=url)
+                seen = Connections(server, url)
+                work = transactions(url, seconds, over_channel=way == "channel")
+                ended = run_workers(url, "FULL", MANY, work, look=seen.look)[0]
+                count, worst_s = sum(c for c, _ in ended), max(wait_s for _, wait_s in ended)
+                figures = f"{count / seconds:,.0f}", f"{worst_s * 1000:,.0f} ms", str(seen.most)
+                table.add_row(server.kind, way, *figures)
+                if way == "channel" and seen.most > FEW:
+                    broken.append(f"{server.kind}: {seen.most} connections, not {FEW}")
+                if min(c for c, _ in ended) == 0:
+                    broken.append(f"{server.kind}, {way}: a worker ended nothing")
+    return tell(table, broken)
+
+
+def transactions(
+    url: str, seconds: float, *, over_channel: bool
+) -> Callable[[int, socket.socket], tuple[int, float]]:
+    """Insert and select in one transaction, again and again, until the time is up."""
+    insert, select = "INSERT INTO t VALUES (:id, :note)", "SELECT note FROM t WHERE id = :id"
+
+    def work(number: int, sock: socket.socket) -> tuple[int, float]:
+        if over_channel:
+            stub = DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), exact=True)
+
+            def run(key: int) -> None:
+                with stub.transaction() as tx:
+                    tx.execute(insert, {"id": key, "note": NOTE[:100]})
+                    assert tx.fetch_one(select, {"id": key}) is not None
+        else:
+            own = create_engine(url).connect()
+
+            def run(key: int) -> None:
+                own.execute(text(insert), {"id": key, "note": NOTE[:100]})
+                assert own.execute(text(select), {"id": key}).one() is not None
+                own.commit()
+
+        count, worst_s, until_s = 0, 0.0, time.monotonic() + seconds
+        while (began_s := time.monotonic()) < until_s:
+            run(number * 1_000_000 + count)
+            worst_s = max(worst_s, time.monotonic() - began_s)
+            count += 1
+        return count, worst_s
+
+    return work
+
+
+class Connections:
+    """The most that there were to one database, as the server's own list says."""
+
+    def __init__(self, server: Server, url: str) -> None:
+        self._server = server
+        self._url = url
+        self.most = 0
+
+    def look(self) -> None:
+        """Count them now."""
+        self.most = max(self.most, len(self._server.connections(self._url)))
+
+
 def run_workers(
-    file: Path, synchronous: str, workers: int, work: Callable[[int, socket.socket], Any]
+    file: Path | str,
+    synchronous: str,
+    workers: int,
+    work: Callable[[int, socket.socket], Any],
+    look: Callable[[], None] | None = None,
 ) -> tuple[list[Any], float, float]:
     """What each worker process returned, by how many MiB the loop's process grew, and its longest turn in seconds."""
     pairs = [socket.socketpair() for _ in range(workers)]
@@ -220,7 +300,7 @@ def run_workers(
     for _, theirs in pairs:
         theirs.close()
     results, grown_mib, lag_s = asyncio.run(
-        serve(file, synchronous, [ours for ours, _ in pairs], [pipe for pipe, _ in pipes], go)
+        serve(file, synchronous, [ours for ours, _ in pairs], [pipe for pipe, _ in pipes], go, look=look)
     )
     for process in children:
         process.join()
@@ -228,10 +308,19 @@ def run_workers(
 
 
 async def serve(
-    file: Path, synchronous: str, socks: list[socket.socket], pipes: list[Pipe], go: Any
+    file: Path | str,
+    synchronous: str,
+    socks: list[socket.socket],
+    pipes: list[Pipe],
+    go: Any,
+    *,
+    look: Callable[[], None] | None,
 ) -> tuple[list[Any], float, float]:
     """The loop's side, until every worker has sent its result."""
-    section = DatabaseSection.model_validate({"url": f"sqlite:///{file}", "synchronous": synchronous})
+    url = file if isinstance(file, str) else f"sqlite:///{file}"
+    section = DatabaseSection.model_validate(
+        {"url": url, "synchronous": synchronous, "server_connections": FEW, "wait_s": 60}
+    )
     service = DatabaseService(section, frame_bytes=FRAME_BYTES)
     await service.start()
     servers = [
@@ -245,13 +334,16 @@ async def serve(
         )
         for number, sock in enumerate(socks)
     ]
-    before_mib, longest_s = peak_mib(), 0.0
+    before_mib, longest_s, looked_s = peak_mib(), 0.0, 0.0
     go.set()
     results = asyncio.gather(*(asyncio.to_thread(pipe.recv) for pipe in pipes))
     while not results.done():
         began_s = time.monotonic()
         await asyncio.sleep(0.005)
         longest_s = max(longest_s, time.monotonic() - began_s - 0.005)
+        if look is not None and began_s - looked_s > 0.5:
+            looked_s = began_s
+            await asyncio.to_thread(look)
     grown_mib = peak_mib() - before_mib
     for server in servers:
         server.close()
