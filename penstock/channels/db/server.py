@@ -173,8 +173,8 @@ class ServerDatabase:
         del self._transactions[number]
         await self._works.run(caller, partial(self._finish, transaction.connection, method))
 
-    async def _finish(self, connection: AsyncConnection, method: str, _work: Work) -> None:
-        # Not ended on the server when the caller goes: a commit that has begun is let through.
+    async def _finish(self, connection: AsyncConnection, method: str, work: Work) -> None:
+        work.is_let_through = True
         try:
             with _translated(method):
                 await (connection.commit() if method == "commit" else connection.rollback())

@@ -27,6 +27,8 @@ class Work:
         self.caller = caller
         self.number: int | None = None
         self.is_ending = False
+        self.is_let_through = False
+        """True for a commit: once it has begun, nobody but the server says how it ends."""
         self.task: asyncio.Task[Any] | None = None
 
     async def hold(self, connection: AsyncConnection) -> None:
@@ -88,11 +90,11 @@ class Works:
             await asyncio.wait(self._background)
 
     async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
-        if work.number is None:
+        if work.number is not None:
+            await self._kill(work.number)
+        elif not work.is_let_through:
             # It waits for a connection.
             task.cancel()
-        else:
-            await self._kill(work.number)
         _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
         if late:
             task.cancel()
