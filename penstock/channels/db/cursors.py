@@ -168,6 +168,9 @@ class CursorService:
             if held is None or held.caller is not caller:
                 continue
             self._forget(number)
+            if held.lent is not None:
+                # Else its caller, in a hurry, would be given one reader after the other.
+                await held.lent.back.wait()
             if held.transaction is not None and held.transaction.why_over is None:
                 await held.transaction.perform(Work("close a cursor", partial(stepping.close, number=number)))
 

@@ -37,6 +37,8 @@ class LentReader:
         self.is_stopped = False
         self.running: asyncio.Future[Any] | None = None
         """What its thread is doing."""
+        self.back = asyncio.Event()
+        """Set once it is nobody's."""
 
     def stop(self) -> None:
         """End what runs on it."""
@@ -174,6 +176,7 @@ class Lending:
 
     def _back(self, lent: LentReader) -> None:
         self._lent.discard(lent)
+        lent.back.set()
         connection = lent.connection
         if connection is not None:
             if len(self._idle) < self._section.readers:
