@@ -29,6 +29,7 @@ from tests.broker import free_ports, which
 from tests.server_process import STOP_DEADLINE_S, GuardedFolder, NoServerError, run, run_as, spawn
 
 BOOT_DEADLINE_S: Final = 60.0
+FORGET_DEADLINE_S: Final = 5.0
 USER: Final = "penstock"
 PASSWORD: Final = "p/w@d"
 
@@ -74,6 +75,13 @@ class Server(ABC):
     @abstractmethod
     def kill_connection(self, number: int) -> None:
         """Ends a connection from the server's side."""
+
+    def connections_once(self, url: str, count: int) -> list[int]:
+        """As `connections`, once there are so many: a server takes its time to forget one that said goodbye. 5 s at most."""
+        deadline = time.monotonic() + FORGET_DEADLINE_S
+        while len(found := self.connections(url)) != count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
 
     @property
     def url(self) -> str:

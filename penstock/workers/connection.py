@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, Executable
@@ -26,6 +26,8 @@ from structlog.typing import FilteringBoundLogger
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnavailable
 from penstock.workers.database.address import Address
+from penstock.workers.database.cap import check_cap
+from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
@@ -50,10 +52,10 @@ class OwnConnection:
         section: DatabaseSection,
         *,
         log: FilteringBoundLogger,
-        kind_of: Callable[[DatabaseSection], DatabaseKind] | None = None,
+        find_kind: Callable[[DatabaseSection], DatabaseKind] | None = None,
     ) -> None:
-        """`kind_of` says what the connection is, the one that the settings name without it."""
-        self._kind_of = kind_of or kind_of_settings
+        """`find_kind` says what the connection is, the one that the settings name without it."""
+        self._find_kind = find_kind or kind_of
         self.before_transaction: Callable[[], None] | None = None
         """Called just before a transaction begins; what it raises refuses the transaction."""
         self._section = section
@@ -66,28 +68,42 @@ class OwnConnection:
         self._reported: set[tuple[str, str]] = set()
         self._is_closed = False
         self._streams = Streams(section.stream_connections)
+        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
         self._used_at_s = 0.0
+        self._opened_at_s = 0.0
+        self._isolation: str | None = None
+        self._isolation_now: str | None = None
 
     def __repr__(self) -> str:
         where = str(self._kind.address) if self._kind else "not open"
         state = "closed" if self._is_closed else "held" if self._held else "none held"
         return f"<OwnConnection {where}, {state}, {'in a message' if self._message else 'idle'}>"
 
-    def open(self) -> None:
-        """Open the connection, waiting for the database as long as it takes.
+    def open(self, *, workers: int = 1) -> None:
+        """Open the connection, waiting for the database as long as it takes; `workers` is how many do the same.
 
-        Raises `ConfigurationError` for what will never work: the URL, the driver, an option.
+        Raises `ConfigurationError` for what will never work: the URL, the driver, an option, more workers than the
+        server has connections for.
         """
         self._is_closed = False
         if self._section.url is None:
             return
         if self._kind is None:
-            self._kind = self._kind_of(self._section)
+            self._kind = self._find_kind(self._section)
+        if self._section.isolation_level is not None:
+            self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         if self._held is None:
-            self._held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
-            self._used_at_s = time.monotonic()
+            self._note_held(
+                open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
+            )
+            check_cap(self._kind, self._raw, self._section, workers)
 
-    def begin(self, handler: str) -> None:
+    def check_isolation(self, handler: str, level: str | None) -> None:
+        """Raises `ConfigurationError` when the database has no such level."""
+        if level is not None and self._kind is not None:
+            self._kind.check_isolation(level, f"handler {handler}: isolation")
+
+    def begin(self, handler: str, isolation: str | None = None) -> None:
         """A message begins; costs nothing until the handler touches the connection. Never raises.
 
         When the connection is lost and this handler has wanted it before, it is opened here, so that the wait
@@ -96,6 +112,11 @@ class OwnConnection:
         if self.in_transaction:
             self.rollback()
         self._handler = handler
+        self._isolation = isolation or self._section.isolation_level
+        if self._checkouts is not None:
+            self._checkouts.begin(
+                handler, "the worker's own, which it holds since it began; this handler has not used it yet"
+            )
         if self._kind is not None:
             self._kind.has_lost_connection = False
         if self._held is None and handler in self._handlers_with_database:
@@ -128,7 +149,8 @@ class OwnConnection:
         kind = self._kind
         if kind is None:
             self._refuse()
-        return self._streams.open(kind, self._handler, statement, parameters)
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            return self._streams.open(kind, self._handler, statement, parameters)
 
     @property
     def in_transaction(self) -> bool:
@@ -198,6 +220,9 @@ class OwnConnection:
             self.rollback()
         self._discard()
         self._is_closed = True
+        if self._checkouts is not None:
+            self._checkouts.close()
+            self._checkouts = None
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the message failed because its connection broke or could not be had: nobody's fault but the database's."""
@@ -234,6 +259,8 @@ class OwnConnection:
         if kind is None:
             self._refuse()
         self._handlers_with_database.add(self._handler)
+        if self._checkouts is not None:
+            self._checkouts.note_first()
         self._test(kind)
         held = self._held or self._reopen()
         if held is None:
@@ -242,6 +269,9 @@ class OwnConnection:
                 "uncharged. The log says what was tried"
             )
             raise DatabaseUnavailable(msg)
+        if self._isolation != self._isolation_now:
+            kind.set_isolation(self._raw, self._isolation)
+            self._isolation_now = self._isolation
         self._message = message = MessageConnection(kind.engine, held, self.before_transaction)
         return message
 
@@ -260,19 +290,32 @@ class OwnConnection:
     def _reopen(self) -> PoolProxiedConnection | None:
         if self._kind is None or self._is_closed:
             return None
-        self._held = open_patiently(
-            self._kind,
-            cap_s=self._section.connect_backoff_cap_s,
-            log=self._log,
-            limit_s=REOPEN_WAIT_S,
-        )
-        self._used_at_s = time.monotonic()
-        return self._held
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            held = open_patiently(
+                self._kind,
+                cap_s=self._section.connect_backoff_cap_s,
+                log=self._log,
+                limit_s=REOPEN_WAIT_S,
+            )
+        self._note_held(held)
+        return held
+
+    def _note_held(self, held: PoolProxiedConnection | None) -> None:
+        self._held = held
+        self._isolation_now = None
+        self._opened_at_s = self._used_at_s = time.monotonic()
 
     def _test(self, kind: DatabaseKind) -> None:
         if self._held is None:
             return
         raw = self._raw
+        recycle_s = self._section.recycle_s
+        if recycle_s and time.monotonic() - self._opened_at_s > recycle_s:
+            self._log.debug(
+                "the worker's database connection is replaced for its age", database=str(kind.address)
+            )
+            self._discard()
+            return
         fault = "it is closed" if raw is None else kind.fault_of(raw)
         if fault is None and time.monotonic() - self._used_at_s > self._section.idle_test_s:
             try:
@@ -334,7 +377,7 @@ class OwnConnection:
                 )
 
 
-def kind_of_settings(section: DatabaseSection) -> DatabaseKind:
+def kind_of(section: DatabaseSection) -> DatabaseKind:
     """What is known about the database that the settings name. Raises `ConfigurationError` for what will never work."""
     address = Address(section)
     if address.driver == "pysqlite":
@@ -344,6 +387,10 @@ def kind_of_settings(section: DatabaseSection) -> DatabaseKind:
         from penstock.workers.database.mysql import MySQLKind
 
         return MySQLKind(address, section)
+    if address.driver == "mysqldb":
+        from penstock.workers.database.mysqldb import MySQLdbKind
+
+        return MySQLdbKind(address, section)
     if address.driver == "psycopg":
         from penstock.workers.database.postgresql import PostgreSQLKind
 

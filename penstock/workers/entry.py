@@ -35,6 +35,7 @@ from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Recorder
 from penstock.channels.stub import Channel
 from penstock.errors import ConnectionMisused, HandlerError, PenstockError
+from penstock.workers.adopted import AdoptedDatabase
 from penstock.workers.connection import OwnConnection
 from penstock.workers.database.channel import channel_kind
 from penstock.workers.deadline import SoftDeadline
@@ -87,10 +88,13 @@ class Worker:
             limit_bytes=plan.limits.frame_bytes,
             shield=self._deadline.shield,
         )
-        self._database = OwnConnection(plan.database, log=structlog.get_logger("penstock.database"))
+        is_adopted = plan.database.session is not None or plan.database.engine is not None
+        self._database = (AdoptedDatabase if is_adopted else OwnConnection)(
+            plan.database, log=structlog.get_logger("penstock.database")
+        )
         self._database.before_transaction = self._before_transaction
         over_channel = OwnConnection(
-            plan.database, log=structlog.get_logger("penstock.database"), kind_of=channel_kind
+            plan.database, log=structlog.get_logger("penstock.database"), find_kind=channel_kind
         )
         over_channel.before_transaction = partial(self._recorder.enter, Phase.IN_TRANSACTION)
         self._ways = DatabaseWays(self._database, over_channel)
@@ -126,7 +130,7 @@ class Worker:
         handlers = [by_queue[queue] for queue in self._plan.queues]
         self.executor.serve(handlers)
         attach(self._db.link)
-        self._ways.open(handlers)
+        self._ways.open(handlers, workers=self._plan.workers)
         for hook in self._app.start_hooks:
             hook(self._state)
 

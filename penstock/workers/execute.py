@@ -24,6 +24,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from penstock.app.context import BusChannel, Context, DatabaseChannel, WorkerDatabase
+from penstock.app.current import running_database
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.handlers import AnyHandler
@@ -50,7 +51,7 @@ class MessageDatabase(WorkerDatabase, Protocol):
         """True when this message has begun a transaction."""
         ...
 
-    def begin(self, handler: str) -> None:
+    def begin(self, handler: str, isolation: str | None) -> None:
         """A message begins; costs nothing until the handler touches the connection."""
         ...
 
@@ -172,7 +173,8 @@ class Executor:
     def _once(self, handler: AnyHandler, payload: Any, job: Job) -> Outcome:
         self._is_conflict = False
         self._bus.begin(job.message_id, handler.name)
-        self._database.begin(handler.name)
+        self._database.begin(handler.name, handler.options.isolation)
+        running_database.set(self._database)
         self._recorder.enter(Phase.HANDLER)
         is_committing = False
         try:
@@ -187,6 +189,7 @@ class Executor:
             self._database.rollback()
             return self._outcome_of(error, is_committing=is_committing)
         finally:
+            running_database.set(None)
             self._db.reset()
         return Returned(published) if published else DONE
 

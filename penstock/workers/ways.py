@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.app.handlers import AnyHandler
 from penstock.errors import HandlerError
+from penstock.workers.adopted import AdoptedDatabase
 from penstock.workers.connection import OwnConnection
 
 if TYPE_CHECKING:
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 class DatabaseWays:
     """The database of the message that runs; both ways are driven alike, so one of them is current."""
 
-    def __init__(self, own: OwnConnection, channel: OwnConnection) -> None:
+    def __init__(self, own: OwnConnection | AdoptedDatabase, channel: OwnConnection) -> None:
         self._own = own
         self._channel = channel
         self._over_channel: frozenset[str] = frozenset()
-        self._current = own
+        self._current: OwnConnection | AdoptedDatabase = own
 
     def __repr__(self) -> str:
         return f"<DatabaseWays [own {self._own!r}, channel {self._channel!r}]>"
 
-    def open(self, handlers: Sequence[AnyHandler]) -> None:
+    def open(self, handlers: Sequence[AnyHandler], *, workers: int) -> None:
         """Open what these handlers want. Raises `ConfigurationError`, `HandlerError` for a function with both ways."""
         ways = {(handler.name, handler.options.database) for handler in handlers if not handler.is_async}
         over_channel = frozenset(name for name, way in ways if way == "channel")
@@ -38,14 +39,17 @@ class DatabaseWays:
             raise HandlerError(msg)
         self._over_channel = over_channel
         if own or not over_channel:
-            self._own.open()
+            self._own.open(workers=workers)
         if over_channel:
             self._channel.open()
+        for handler in handlers:
+            way = self._channel if handler.name in over_channel else self._own
+            way.check_isolation(handler.name, handler.options.isolation)
 
-    def begin(self, handler: str) -> None:
+    def begin(self, handler: str, isolation: str | None = None) -> None:
         """A message begins: its handler's way is current."""
         self._current = self._channel if handler in self._over_channel else self._own
-        self._current.begin(handler)
+        self._current.begin(handler, isolation)
 
     @property
     def connection(self) -> Connection:

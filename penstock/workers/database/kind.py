@@ -72,6 +72,31 @@ class DatabaseKind:
         del raw
         self._left = None
 
+    def check_isolation(self, level: str, whose: str) -> None:
+        """Raises `ConfigurationError` when the database has no such level."""
+        known = [one for one in self.engine.dialect.get_isolation_level_values(None) if one != "AUTOCOMMIT"]  # type: ignore[arg-type]
+        if level not in known:
+            msg = f"{whose} says {level!r}, which {self.address} does not know; it knows {', '.join(known)}"
+            raise ConfigurationError(msg)
+
+    def set_isolation(self, raw: Any, level: str | None) -> None:
+        """For the transactions that begin from here on; None is what the connection had when it was opened."""
+        if level is None:
+            self.engine.dialect.reset_isolation_level(raw)
+        else:
+            self.engine.dialect.set_isolation_level(raw, level)  # type: ignore[arg-type]
+        self.forget_left(raw)
+
+    def forget_left(self, raw: Any) -> None:
+        """What is on the connection now is ours."""
+        del raw
+        self._left = None
+
+    def most_connections(self, raw: Any) -> tuple[int, str] | None:
+        """How many connections the server gives us at most, and by which of its settings; None when it has no such limit."""
+        del raw
+        return None
+
     def fault_of(self, raw: Any) -> str | None:
         """In words, why a connection that seems open must not be used; asked before each message that uses it."""
         del raw
@@ -128,6 +153,16 @@ class DatabaseKind:
     def is_conflict(self, error: BaseException) -> bool:
         """True when this driver error says that another transaction was in the way: run the handler again, here and now."""
         return getattr(error, "sqlstate", None) in _CONFLICT_STATES
+
+    def undoes_all(self, error: BaseException) -> bool:
+        """True when the database has undone the whole transaction with this error, and goes on in a new one."""
+        del error
+        return False
+
+    def has_undone(self, raw: Any) -> bool:
+        """True when the database will answer a commit with a rollback."""
+        del raw
+        return False
 
     def is_busy(self, error: BaseException) -> bool:
         """True when this driver error says that the database cannot for now, a full disk for example: come again later."""

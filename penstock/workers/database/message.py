@@ -42,16 +42,18 @@ class MessageConnection(Connection):
 
     def _execute_context(self, *args: Any, **options: Any) -> CursorResult[Any]:
         # Every statement comes by here, a session's flush too; as an event it would cost ten times as much.
-        if self._has_open_stream():
-            raise ConnectionMisused(_STREAM_IS_OPEN)
+        self._refuse_amid_stream()
         result = super()._execute_context(*args, **options)
         execution_options = args[4]
         if execution_options.get("stream_results") or execution_options.get("yield_per"):
             self._stream = result
         return result
 
-    def _has_open_stream(self) -> bool:
-        return self._stream is not None and not self._stream._soft_closed  # noqa: SLF001 - `closed` means something else
+    def _refuse_amid_stream(self) -> None:
+        if self._stream is not None and not self._stream._soft_closed:  # noqa: SLF001 - `closed` means something else
+            # It would stand in the way of the rollback, too.
+            self.close_stream()
+            raise ConnectionMisused(_STREAM_IS_OPEN)
 
     def close_stream(self) -> None:
         """End the streamed result that the handler did not read to its end."""
@@ -76,8 +78,7 @@ class MessageConnection(Connection):
 
     def commit(self) -> None:
         """Commit what the handler did so far, the session's changes too; the next statement begins a new transaction."""
-        if self._has_open_stream():
-            raise ConnectionMisused(_STREAM_IS_OPEN)
+        self._refuse_amid_stream()
         session = self.message_session
         if session is not None and session.in_transaction():
             session.commit_with(self)

@@ -14,24 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pymysql import err
 from pymysql.connections import Connection
 from pymysql.constants import SERVER_STATUS
-from sqlalchemy import Connection as SQLAlchemyConnection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
 from penstock.errors import ConnectionMisused, TransactionUndone
-from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.leftovers import left_by
+from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
 
 #: The driver bounds the TCP connection, and not the greeting of a server that is frozen. Its own default for the former.
 _GREETING_TIMEOUT_S: Final = 10.0
 #: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
 _PING_TIMEOUT_S: Final = 5.0
-#: Deadlock: InnoDB has rolled back the whole transaction, and the next statement begins another one.
-_DEADLOCK: Final = 1213
-#: Lock wait timeout, deadlock, changed since it was read (MariaDB's snapshot isolation), NOWAIT.
-_CONFLICT_CODES: Final = frozenset({1205, _DEADLOCK, 1020, 3572})
-#: Disk full, table full.
-_BUSY_CODES: Final = frozenset({1021, 1114})
 
 
 class CutOffError(err.InterfaceError):
@@ -110,7 +103,7 @@ class WatchedConnection(_Connection):
             yield
         except err.MySQLError as error:
             self._is_midway = False
-            if _code_of(error) == _DEADLOCK:
+            if error.args and error.args[0] == DEADLOCK:
                 self.undone_by = error
             raise
         self._is_midway = False
@@ -131,13 +124,8 @@ class WatchedConnection(_Connection):
         super().set_character_set(charset, collation)
 
 
-class MySQLKind(DatabaseKind):
-    """MySQL and MariaDB."""
-
-    def note_opened(self, raw: Any) -> None:
-        """Forget what opening did."""
-        # The driver and SQLAlchemy have set what they need; from here on it is the handler.
-        raw.left = None
+class MySQLKind(MySQLFamilyKind):
+    """MySQL and MariaDB by PyMySQL."""
 
     def fault_of(self, raw: Any) -> str | None:
         """That the server has said something unasked: a goodbye, or the end of the stream. It costs no question."""
@@ -154,10 +142,6 @@ class MySQLKind(DatabaseKind):
         finally:
             raw._read_timeout = usual_s  # noqa: SLF001
 
-    def begin_stream(self, connection: SQLAlchemyConnection) -> None:
-        """Read only."""
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-
     def cut_results(self, raw: Any) -> bool:
         """True for an unbuffered result that is not at its end."""
         result = raw._result  # noqa: SLF001 - the driver has no word for it
@@ -171,27 +155,9 @@ class MySQLKind(DatabaseKind):
         if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             super().end_transaction(raw, commit=commit)
 
-    def left_on(self, raw: Any) -> str | None:
-        """What the connection noted."""
-        left: str | None = raw.left
-        return left
-
-    def left_by_options(self, options: Any) -> str | None:
-        """Nothing: an isolation level is a SET, which the connection has noted."""
-        del options
-        return None
-
     def is_lost(self, error: BaseException) -> bool:
         """As for any database, but for a connection that was cut on this side: the deadline is the handler's own."""
         return not isinstance(error, CutOffError) and super().is_lost(error)
-
-    def is_busy(self, error: BaseException) -> bool:
-        """Disk or table full."""
-        return _code_of(error) in _BUSY_CODES
-
-    def is_conflict(self, error: BaseException) -> bool:
-        """Lock wait timeout, deadlock, changed since it was read."""
-        return _code_of(error) in _CONFLICT_CODES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
@@ -206,7 +172,3 @@ class MySQLKind(DatabaseKind):
 
         event.listen(engine, "do_connect", connect)
         return engine
-
-
-def _code_of(error: BaseException) -> object:
-    return error.args[0] if isinstance(error, err.MySQLError) and error.args else None

@@ -28,6 +28,14 @@ _CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 #: Disk full, out of memory.
 _BUSY_STATES: Final = frozenset({"53100", "53200"})
 _ENDS_WITH_ITS_TRANSACTION: Final = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+_LIMITS: Final = """
+    SELECT current_setting('max_connections')::int,
+           CASE WHEN current_setting('is_superuser') = 'on' THEN 0 ELSE
+               current_setting('superuser_reserved_connections')::int
+               + coalesce(current_setting('reserved_connections', true)::int, 0) END,
+           (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
+           (SELECT datconnlimit FROM pg_database WHERE datname = current_database())
+"""
 
 _Connection: TypeAlias = psycopg.Connection[Any]
 
@@ -59,6 +67,19 @@ class PostgreSQLKind(DatabaseKind):
         """As for any database."""
         super().note_opened(raw)
         self._raw = raw
+
+    def most_connections(self, raw: Any) -> tuple[int, str] | None:
+        """The server's limit without what it reserves for its superuser, and the role's and the database's when lower."""
+        row = raw.execute(_LIMITS).fetchone()
+        raw.rollback()
+        server, reserved, role, database = map(int, row)
+        words = f"max_connections={server}" + (f", {reserved} of them reserved" if reserved else "")
+        limits = [
+            (server - reserved, words),
+            (role, f"the role's CONNECTION LIMIT {role}"),
+            (database, f"the database's CONNECTION LIMIT {database}"),
+        ]
+        return min((limit for limit in limits if limit[0] >= 0), key=lambda limit: limit[0])
 
     def fault_of(self, raw: Any) -> str | None:
         """What the server said of it since the last message; it costs no question."""
@@ -113,6 +134,10 @@ class PostgreSQLKind(DatabaseKind):
             return state in _LOST_STATES or state.startswith("08")
         # Not one that the handler closed: its message would come again for ever, charged to nobody.
         return isinstance(error, psycopg.OperationalError) and self._raw is not None and self._raw.broken
+
+    def has_undone(self, raw: Any) -> bool:
+        """After any error outside of a savepoint."""
+        return bool(raw.pgconn.transaction_status == TransactionStatus.INERROR)
 
     def is_conflict(self, error: BaseException) -> bool:
         """Serialization failure, deadlock, lock timeout."""

@@ -60,6 +60,10 @@ class SqliteKind(DatabaseKind):
         self._identity = _identity_of(str(self.path))
         self._looked_at_s = time.monotonic()
 
+    def forget_left(self, raw: Any) -> None:
+        """As the connection notes it."""
+        raw.left = None
+
     def fault_of(self, raw: Any) -> str | None:
         """That the file was moved away: rows written to it now would be nobody's."""
         now_s = time.monotonic()

@@ -41,6 +41,10 @@ class Place:
         """The server's own list of connections to this database."""
         return self.running.connections(self.url)
 
+    def connections_once(self, count: int) -> list[int]:
+        """The same, once there are so many."""
+        return self.running.connections_once(self.url, count)
+
     @contextmanager
     def outside(self) -> Iterator[Connection]:
         """A connection of another program's, in a transaction of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -74,8 +75,10 @@ def wait_until_blocked(place: Place) -> None:
         if place.kind == "mariadb"
         else "SELECT count(*) FROM pg_locks WHERE NOT granted"
     )
+    deadline_s = time.monotonic() + 20
     while place.running.execute(query) == [(0,)]:
-        pass
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 def test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there(server_place: Place) -> None:

@@ -74,7 +74,7 @@ def test_one_connection_serves_every_message_and_says_goodbye_at_the_end(server_
             worker.run(number)
     assert len(before) == 1
     assert seen == [before] * 5
-    assert server_place.connections == []
+    assert server_place.connections_once(0) == []
 
 
 def test_the_server_counts_no_broken_connection_after_a_stop(own_place: Place) -> None:
@@ -145,5 +145,5 @@ def test_what_a_handler_did_to_the_connection_does_not_last(server_place: Place,
     with server_place.worker(handler) as worker:
         worker.run(1)
         worker.run(2)
-        assert len(server_place.connections) == 1
+        assert len(server_place.connections_once(1)) == 1
     assert levels[1] == ("REPEATABLE READ" if server_place.kind == "mariadb" else "READ COMMITTED")
