@@ -50,7 +50,10 @@ def run_service(address: str, settings: Settings, *, only: Sequence[str], inline
     try:
         app = load_application(address)
         with running_loop(factory) as runner:
-            runner.run(_serve(app, address, settings, only=only, inline=inline))
+            serving = _serve(
+                app, address, settings, only=only, inline=inline, count_dropped=lambda: writer.dropped
+            )
+            runner.run(serving)
             if runner.run(_some_go_on()):
                 # Everything is closed and handed back; closing the loop would wait for them for ever.
                 writer.close()
@@ -97,7 +100,15 @@ async def _some_go_on() -> bool:
     return bool(tasks) and bool((await asyncio.wait(tasks, timeout=LAST_CANCEL_S))[1])
 
 
-async def _serve(app: App, address: str, settings: Settings, *, only: Sequence[str], inline: bool) -> None:
+async def _serve(
+    app: App,
+    address: str,
+    settings: Settings,
+    *,
+    only: Sequence[str],
+    inline: bool,
+    count_dropped: Callable[[], int],
+) -> None:
     stop = Stop()
     reactor = Reactor(app, address, open_bus(settings.bus), settings, only=only, inline=inline)
     stops.forward(asyncio.get_running_loop(), stop.request, reactor.renew_workers)
@@ -109,6 +120,7 @@ async def _serve(app: App, address: str, settings: Settings, *, only: Sequence[s
         application=address,
         queues=queues,
         ask_database=lambda: _ask(settings.database),
+        count_dropped=count_dropped,
     ):
         await reactor.run(stop)
 

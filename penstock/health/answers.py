@@ -87,6 +87,7 @@ class Answers:
             why_not,
             None if sources.database is None else sources.database.why_not(),
             has_database=sources.database is not None,
+            lines_dropped=sources.count_dropped(),
         )
         text, content_type = self._exposition.write(seen, request.headers.get("accept", ""))
         return Response(text, headers={**_FRESH, "Content-Type": content_type})

@@ -151,6 +151,7 @@ class Seen:
     why_not_ready: tuple[str, ...]
     why_no_database: str | None = None
     has_database: bool = False
+    lines_dropped: int = 0
 
 
 class Exposition:
@@ -206,6 +207,11 @@ class Exposition:
         )
         yield CounterMetricFamily(
             "penstock_loop_blocked", "How often the loop stood longer than it may.", value=watch.times_blocked
+        )
+        yield CounterMetricFamily(
+            "penstock_log_lines_dropped",
+            "Lines of the log that were lost, because its reader stalled or is gone.",
+            value=seen.lines_dropped,
         )
         yield GaugeMetricFamily(
             "penstock_figures_timestamp_seconds",

@@ -35,6 +35,7 @@ async def kept_health(
     application: str,
     queues: Sequence[str],
     ask_database: Callable[[], str | None],
+    count_dropped: Callable[[], int],
 ) -> AsyncIterator[None]:
     """Inside the block the health file is kept, systemd is told and the endpoint answers, as far as they are wanted.
 
@@ -54,7 +55,15 @@ async def kept_health(
     )
     endpoint = _endpoint(
         settings.http,
-        Sources(asyncio.get_running_loop(), watch, readiness, database, reactor.figures, application),
+        Sources(
+            asyncio.get_running_loop(),
+            watch,
+            readiness,
+            database,
+            reactor.figures,
+            application,
+            count_dropped,
+        ),
     )
     async with AsyncExitStack() as ends:
         watch.start()

@@ -22,3 +22,5 @@ class Sources:
     database: DatabaseWatch | None
     figures: Callable[[], Figures]
     application: str
+    count_dropped: Callable[[], int]
+    """Lines of the log that nobody took."""

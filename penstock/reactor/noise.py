@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-#: Of the reader and of the broker's goodbye; `connection to the broker lost` has the same reason.
-_OF_A_LOSS: Final = ("Cancelling cause reader exited abnormally", "Unexpected connection close from remote")
+#: Of the reader and of the broker's goodbye: `connection to the broker lost` has the same reason. Of an attempt that
+#: failed: `the broker cannot be reached yet`. Of an alarm: `the broker takes no messages`.
+_TOLD: Final = (
+    "Cancelling cause reader exited abnormally",
+    "Unexpected connection close from remote",
+    "error when creating transport",
+    "Connection %r was blocked by",
+    "Connection %r was unblocked",
+)
 _LIBRARIES: Final = frozenset({"aiormq", "aio_pika", "pamqp"})
 
 
 def is_told_in_words(record: logging.LogRecord) -> bool:
-    """True for what aiormq says whenever a connection is lost."""
-    return _library(record.name) in _LIBRARIES and str(record.msg).startswith(_OF_A_LOSS)
+    """True for what aiormq says whenever a connection is lost, refused or blocked."""
+    return _library(record.name) in _LIBRARIES and str(record.msg).startswith(_TOLD)
 
 
 def left_by_a_connection(record: logging.LogRecord) -> BaseException | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import secrets
 import shutil
 import sys
@@ -38,6 +39,12 @@ STUCK_S: Final = 90.0
 DRAIN_S: Final = 180.0
 #: The broker counts quorum queues every 5 s: empty for so long is empty.
 COUNTED_S: Final = 6.0
+
+
+def quiet() -> None:
+    """Nothing but our own lines: the publisher's library tells every fault with a traceback."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    logging.getLogger().addHandler(logging.NullHandler())
 
 
 def say(text: str) -> None:
@@ -184,7 +191,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], choices=sorted(FAULTS), metavar="FAULT")
     given = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    quiet()
     folder = Path(tempfile.mkdtemp(prefix="penstock-chaos-"))
     say(f"seed {seed}; replay with: scripts/chaos --minutes {given.minutes:g} --seed {seed}")
     is_even = asyncio.run(run(given.minutes, seed, given.only, folder))

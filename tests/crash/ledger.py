@@ -169,6 +169,11 @@ class Ledger:
             return Counter()
         return Counter(line.split()[0] for line in self.runs.read_text(encoding="ascii").splitlines())
 
+    def workers_of(self, id_: str) -> list[int]:
+        """The pids in which the handling of one message began, in order."""
+        runs = [line.split() for line in self.runs.read_text(encoding="ascii").splitlines()]
+        return [int(run[3]) for run in runs if run[0] == id_]
+
     def unsettled(self) -> set[str]:
         """Confirmed ids without an effect; the dead letters are among them."""
         return {line.message_id for line in self.confirmed()} - {

@@ -145,6 +145,11 @@ class Scene:
         """Wait until the handling of this message has begun so many times."""
         await self.until(lambda: self.ledger.run_counts()[id_] >= times)
 
+    async def worker_of(self, id_: str) -> int:
+        """Wait until the handling of this message has begun; the pid of the worker that it began in last."""
+        await self.begun(id_)
+        return self.ledger.workers_of(id_)[-1]
+
     async def recovered(self, queue: str = "c.work", deadline_s: float = 60.0) -> float:
         """Publish one message now; seconds from its confirm to its effect."""
         confirmed: list[str] = []

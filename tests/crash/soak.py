@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import structlog
-
 from tests.choose_broker import new_broker
-from tests.crash.chaos import say
+from tests.crash.chaos import quiet, say
 from tests.crash.scene import BACK, READY, Scene, descriptors, play, resident_mib
 from tests.service.processes import parent_of
 
@@ -99,8 +97,7 @@ async def die(scene: Scene, deaths: int) -> None:
         victim = scene.service.worker_pids[0]
         if number % 2:
             ids = await scene.publish("c.work", {"s": 0.2})
-            await scene.begun(ids[0])
-            victim = int(scene.ledger.runs.read_text(encoding="ascii").splitlines()[-1].split()[3])
+            victim = await scene.worker_of(ids[0])
         scene.kill_worker(victim)
         await scene.service.wait_line(READY, count=boots + 1)
         # One that meets three deaths is a dead letter.
@@ -158,7 +155,7 @@ def main() -> None:
     parser.add_argument("--deaths", type=int, default=100)
     parser.add_argument("--reconnects", type=int, default=50)
     given = parser.parse_args()
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    quiet()
     folder = Path(tempfile.mkdtemp(prefix="penstock-soak-"))
     try:
         holds = asyncio.run(run(given.messages, given.deaths, given.reconnects, folder))

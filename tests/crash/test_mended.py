@@ -102,21 +102,3 @@ async def test_a_connection_that_breaks_while_a_service_stops_makes_no_noise(
             await scene.start_service("c.work")
         said = [str(line["event"]) for service in scene.ended for line in service.lines]
     assert [event for event in said if "Exception in callback" in event] == []
-
-
-async def test_a_deleted_delay_queue_is_made_again(broker: Broker, amqp_url: str, tmp_path: Path) -> None:
-    """What is published to its exchange is returned: no retry becomes a dead letter for that."""
-    async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
-        await scene.done(await scene.publish("c.work", *tasks(20, fails=1)))
-        channel = await scene.publisher.channel()
-        listed = await scene.ctl("list_queues", "--vhost", scene.virtual_host, "name", "--no-table-headers")
-        delays = [name for name in listed.split() if name.startswith("penstock.delay.")]
-        assert delays
-        for name in delays:
-            await channel.queue_delete(name)
-        ids = await scene.publish("c.work", *tasks(20, fails=1))
-
-        await scene.done(ids, deadline_s=15)
-        balance = await scene.close()
-
-    even(balance, dead=0)

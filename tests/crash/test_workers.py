@@ -29,8 +29,7 @@ async def test_a_killed_worker_costs_one_attempt_of_one_message(
     async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
         await scene.service.wait_line(READY, count=2)
         (slow,) = await scene.publish("c.work", {"s": 1.0})
-        await scene.begun(slow)
-        victim = int(scene.ledger.runs.read_text().split()[3])
+        victim = await scene.worker_of(slow)
         bystanders = await scene.publish("c.work", *tasks(200, publishes=True))
 
         killed_s = time.monotonic()
@@ -100,8 +99,7 @@ async def test_a_frozen_worker_is_ended_by_the_deadline(
 ) -> None:
     async with play(broker, tmp_path, "c.limited", url=amqp_url) as scene:
         (id_,) = await scene.publish("c.limited", {"s": 0.4})
-        await scene.begun(id_)
-        frozen = int(scene.ledger.runs.read_text().split()[3])
+        frozen = await scene.worker_of(id_)
         began_s = time.monotonic()
         os.kill(frozen, signal.SIGSTOP)
 

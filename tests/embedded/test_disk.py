@@ -32,6 +32,22 @@ async def test_below_the_watermark_publishing_is_refused_and_acks_go_on(
     await publish(bus, "c")  # another bus with room
 
 
+async def test_want_of_space_is_an_alarm_until_there_is_space_again(new_bus: NewBus) -> None:
+    crowded = await new_bus(free_floor_bytes=2**60)
+    assert crowded.statistics().publishing_waits is None
+
+    for id_ in "ab":
+        await crowded.publish([Outgoing("work", b"{}", message_id=id_)], timeout_s=10)
+    during = crowded.statistics()
+    crowded._publishing._free_floor_bytes = 0
+
+    assert "are free on the disk" in str(during.publishing_waits)
+    assert during.alarms == 1
+    assert crowded.statistics().publishing_waits is None
+    assert await crowded.publish([Outgoing("work", b"{}", message_id="c")], timeout_s=10) == [None]
+    assert crowded.statistics().alarms == 1
+
+
 async def test_a_full_disk_refuses_what_is_published_and_takes_the_acks(bus: EmbeddedBus) -> None:
     received = Received()
     await publish(bus, "a", "b")

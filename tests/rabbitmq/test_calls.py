@@ -4,8 +4,10 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from random import Random
+from typing import Any
 
 import pytest
+from aio_pika import Connection
 from aiormq import Channel, spec
 from aiormq.abc import AbstractConnection
 from pydantic import SecretStr
@@ -14,10 +16,11 @@ from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Subscription
 from penstock.buses.rabbitmq import RabbitBus
-from penstock.buses.rabbitmq.connection import Supervised
+from penstock.buses.rabbitmq.connection import Supervised, _SplitConnection
 from penstock.buses.rabbitmq.publishing import Publisher
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.config.bus import BusSection
+from penstock.errors import BusUnavailable
 from tests.broker import Broker
 from tests.contract.received import PATIENCE_S, Received, eventually
 
@@ -212,6 +215,27 @@ async def test_turns_leave_nothing_behind_with_a_connection_that_lives_on(amqp_u
 
 async def nobody(_: AbstractConnection) -> None:
     """Who wants nothing of a new connection."""
+
+
+async def test_a_connection_that_never_came_about_is_closed_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """aio-pika closes what is left behind in a task of its own, which may come too late to run."""
+    made: list[Connection] = []
+
+    class Noted(_SplitConnection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr("penstock.buses.rabbitmq.connection._SplitConnection", Noted)
+    # Port 1 is nobody's.
+    refused = Supervised("testing", section("amqp://guest:guest@127.0.0.1:1/"), Random(1), nobody)
+
+    with pytest.raises(BusUnavailable):
+        await refused.open()
+
+    assert [one.is_closed for one in made] == [True]
 
 
 class Longest(Random):

@@ -125,6 +125,9 @@ class Supervised:
         except BROKEN as error:
             await self._drop()
             raise BusUnavailable(self._words(error)) from None
+        except BaseException:
+            await self._drop()
+            raise
         self._keeper = asyncio.create_task(self._keep(lost), name=f"penstock-{self._purpose}")
 
     def open_soon(self) -> None:
@@ -184,12 +187,13 @@ class Supervised:
     async def _connect(self) -> asyncio.Future[object]:
         self._wire = Wire(self._blocked)
         connection = _SplitConnection(self._url, ssl_context=self._tls, transport_factory=self._wire)
+        # From here on it is closed with us, however far it comes.
+        self._connection = connection
         try:
             with broken_is_an_error():
                 await connection.connect(timeout=self._section.connect_timeout_s)
         except BROKEN as error:
             raise BusUnavailable(self._words(error)) from None
-        self._connection = connection
         if connection.transport is None:
             msg = "the broker closed the connection at once"
             raise BusUnavailable(msg)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -29,8 +29,8 @@ from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.asking import is_answered, see_read, see_through
 from penstock.buses.rabbitmq.broken import BROKEN
-from penstock.buses.rabbitmq.headers import to_delivery
-from penstock.buses.rabbitmq.stream import Content, Taker, Wire, not_called
+from penstock.buses.rabbitmq.delivering import taker_of
+from penstock.buses.rabbitmq.stream import Wire, not_called
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
@@ -255,7 +255,7 @@ class ConsumingChannel:
         self._settler = settler = ChannelSettler(channel.number, self._wire)
         self._flows = {}
         self._wire.splitter.take(
-            channel.number, _taker(self._flows, settler, self._sink, self._login), settler.die
+            channel.number, taker_of(self._flows, settler, self._sink, self._login), settler.die
         )
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         channel.closing.add_done_callback(lambda future: self._on_closed(settler, future))
@@ -407,14 +407,3 @@ class ConsumingChannel:
                     why=line,
                 )
         self._refused = lines
-
-
-def _taker(flows: Mapping[str, Flow], settler: ChannelSettler, sink: Sink, login: str) -> Taker:
-    def deliver(content: Content) -> None:
-        # What comes after the end of its AMQP channel is handed out again by the broker.
-        if not settler.is_gone:
-            flow = flows[content.consumer_tag]
-            flow.recent.append(content.tag)
-            sink(to_delivery(content, flow.queue, settler, login))
-
-    return deliver
