@@ -93,7 +93,10 @@ class DatabaseError(ChannelError):
 
 
 class DatabaseBusy(DatabaseError):  # noqa: N818
-    """Raised when a statement waited longer than `database.wait_s` for the writer; names who holds it."""
+    """Raised when a statement waited longer than `database.wait_s` for the writer, and names who holds it.
+
+    On a database server: for a connection, or when the server is not there.
+    """
 
 
 class DatabaseUnavailable(PenstockError):  # noqa: N818

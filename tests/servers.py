@@ -232,7 +232,8 @@ class MariaDBServer(Server):
         if which("mariadbd") is None or (install := which("mariadb-install-db")) is None:
             raise NoServerError("no mariadbd on this machine: scripts/databases says what to install")
         run(
-            [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
+            # A server that boots clears its tmpdir of tables, which in a shared one are another server's.
+            [install, "--no-defaults", f"--datadir={data}", f"--tmpdir={data.parent}", "--auth-root-authentication-method=normal",
              "--skip-test-db", "--innodb-log-file-size=8M", "--skip-name-resolve"],
             cls.user,
             cwd=data.parent,
@@ -243,6 +244,7 @@ class MariaDBServer(Server):
     def _command(self) -> list[str]:
         options = {
             "datadir": str(self.data),
+            "tmpdir": str(self._folder.path),
             "socket": str(self._folder.path / "socket"),
             "pid-file": str(self._folder.path / "pid"),
             "bind-address": self.host,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import ParamSpec, TypeAlias, TypeVar
 
 from penstock.app.backoff import NO_RETRY, Backoff
-from penstock.app.handlers import AnyHandler, ContentType, Handler, HandlerOptions
+from penstock.app.handlers import AnyHandler, ContentType, DatabaseWay, Handler, HandlerOptions
 from penstock.app.queues import Binding, QueueDeclaration, QueueType
 from penstock.config.database import IsolationLevel
 from penstock.errors import HandlerError
@@ -47,12 +47,15 @@ class Router:
         declare: bool = True,
         max_priority: int | None = None,
         content_type: ContentType = "auto",
+        database: DatabaseWay = "own",
         isolation: IsolationLevel | None = None,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]:
         """Declare the function below as the handler of `queue`.
 
         `timeout` is a deadline in seconds; `retry=None` makes the first failure a dead letter; `declare=False`
-        uses a queue that exists as it is; `isolation` is for `ctx.connection` and `ctx.session`. Raises `HandlerError` when a word of it cannot be.
+        uses a queue that exists as it is; `database="channel"` sends the statements of `ctx.connection` and
+        `ctx.session` through the loop; `isolation` is of their transaction. Raises `HandlerError` when a word of it
+        cannot be.
         """
         if callable(queue):
             msg = f"@app.handler above {queue!r} names no queue; write @app.handler('orders.created')"
@@ -65,6 +68,7 @@ class Router:
             retry=retry or NO_RETRY,
             prefetch=prefetch,
             content_type=content_type,
+            database=database,
             isolation=isolation,
         )
 

@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ContentType: TypeAlias = Literal["auto", "json", "raw"]
+DatabaseWay: TypeAlias = Literal["own", "channel"]
 #: Payload annotations that take the body as it is.
 RAW_TYPES = (bytes, str)
 MAX_PARAMETERS = 2
@@ -38,6 +39,8 @@ class HandlerOptions:
     """Of the transaction on `ctx.connection` and `ctx.session`; None is what `database.isolation_level` says."""
     content_type: ContentType = "auto"
     """json: the body is JSON whatever the annotation; raw: never decoded; auto: as the annotation says."""
+    database: DatabaseWay = "own"
+    """What `ctx.connection` and `ctx.session` are: the worker's own connection, or the channel through the loop."""
 
     def __post_init__(self) -> None:
         if self.timeout_s is not None and self.timeout_s <= 0:
@@ -51,6 +54,9 @@ class HandlerOptions:
             raise HandlerError(msg)
         if self.content_type not in ("auto", "json", "raw"):
             msg = f"content_type={self.content_type!r} is not known; write 'auto', 'json' or 'raw'"
+            raise HandlerError(msg)
+        if self.database not in ("own", "channel"):
+            msg = f"database={self.database!r} is not known; write 'own' or 'channel'"
             raise HandlerError(msg)
 
 
@@ -72,6 +78,9 @@ class Handler(Generic[P, R]):
         # Also inside a decorator that hands the coroutine on: not awaited, its message would be acked and lost.
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self.name = f"{function.__module__}.{function.__qualname__}"
+        if self.is_async and options.database == "channel":
+            msg = f"handler {self.name} runs on the loop, where ctx.db is its database: leave out database='channel'"
+            raise HandlerError(msg)
         _check_signature(self)
         if self.is_async and options.isolation is not None:
             msg = f"handler {self.name} is async and says isolation={options.isolation!r}: it has no ctx.connection to isolate"

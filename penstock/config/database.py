@@ -55,6 +55,8 @@ class DatabaseSection(Section):
     """Database channel: longest wait for the writer before `DatabaseBusy`."""
     transaction_idle_s: float = Field(default=5.0, gt=0)
     """Database channel: an open transaction without a statement for so long is rolled back."""
+    server_connections: int = Field(default=8, ge=1, le=1000)
+    """Database channel on MySQL, MariaDB and PostgreSQL: connections for all workers together."""
     readers: int = Field(default=2, ge=1, le=64)
     """Database channel: connections that read in parallel."""
     busy_timeout_s: float = Field(default=30.0, ge=0)

@@ -47,7 +47,15 @@ class OwnConnection:
     at all without `database.url`.
     """
 
-    def __init__(self, section: DatabaseSection, *, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        section: DatabaseSection,
+        *,
+        log: FilteringBoundLogger,
+        find_kind: Callable[[DatabaseSection], DatabaseKind] | None = None,
+    ) -> None:
+        """`find_kind` says what the connection is, the one that the settings name without it."""
+        self._find_kind = find_kind or kind_of
         self.before_transaction: Callable[[], None] | None = None
         """Called just before a transaction begins; what it raises refuses the transaction."""
         self._section = section
@@ -81,7 +89,7 @@ class OwnConnection:
         if self._section.url is None:
             return
         if self._kind is None:
-            self._kind = kind_of(self._section)
+            self._kind = self._find_kind(self._section)
         if self._section.isolation_level is not None:
             self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         if self._held is None:

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from multiprocessing import current_process, reduction
 from types import SimpleNamespace
 from typing import Any, Final
@@ -25,7 +26,9 @@ from penstock.app.logs import quiet_libraries
 from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs
 from penstock.channels.bus import BusStub
+from penstock.channels.db.exact import has_exact_values
 from penstock.channels.db.stub import DatabaseStub
+from penstock.channels.dbapi.link import attach, detach
 from penstock.channels.evidence import Evidence
 from penstock.channels.jobs import BootReport, Report
 from penstock.channels.plan import WorkerPlan
@@ -34,10 +37,12 @@ from penstock.channels.stub import Channel
 from penstock.errors import ConnectionMisused, HandlerError, PenstockError
 from penstock.workers.adopted import AdoptedDatabase
 from penstock.workers.connection import OwnConnection
+from penstock.workers.database.channel import channel_kind
 from penstock.workers.deadline import SoftDeadline
 from penstock.workers.execute import Executor
 from penstock.workers.lifeline import die_with_reactor, ignore_stop_signals
 from penstock.workers.output import LogToChannel, PrintToChannel, structlog_processor
+from penstock.workers.ways import DatabaseWays
 
 #: Set where this module was imported; a worker of the fork server finds its parent's pid here.
 LOADED_IN_PID: Final = os.getpid()
@@ -88,11 +93,16 @@ class Worker:
             plan.database, log=structlog.get_logger("penstock.database")
         )
         self._database.before_transaction = self._before_transaction
-        self._db = DatabaseStub(self._channel, guard=self._guard)
+        over_channel = OwnConnection(
+            plan.database, log=structlog.get_logger("penstock.database"), find_kind=channel_kind
+        )
+        over_channel.before_transaction = partial(self._recorder.enter, Phase.IN_TRANSACTION)
+        self._ways = DatabaseWays(self._database, over_channel)
+        self._db = DatabaseStub(self._channel, guard=self._guard, exact=has_exact_values(plan.database))
         self.executor = Executor(
             slot=plan.slot,
             body_bytes=plan.limits.body_bytes,
-            database=self._database,
+            database=self._ways,
             bus=BusStub(self._channel),
             db=self._db,
             state=self._state,
@@ -117,10 +127,10 @@ class Worker:
                 "service consumes: start the service again to change its queues"
             )
             raise HandlerError(msg)
-        self.executor.serve([by_queue[queue] for queue in self._plan.queues])
-        self._database.open(workers=self._plan.workers)
-        for queue in self._plan.queues:
-            self._database.check_isolation(by_queue[queue].name, by_queue[queue].options.isolation)
+        handlers = [by_queue[queue] for queue in self._plan.queues]
+        self.executor.serve(handlers)
+        attach(self._db.link)
+        self._ways.open(handlers, workers=self._plan.workers)
         for hook in self._app.start_hooks:
             hook(self._state)
 
@@ -157,7 +167,8 @@ class Worker:
 
     def abandon(self) -> None:
         """Close what is open and run no hook: all that is left for a worker in this process that never was ready."""
-        self._database.close()
+        self._ways.close()
+        detach(self._db.link)
         self._channel.close()
         self._recorder.close()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 SERVICE: Final = "db"
 
-#: What a caller wants of a statement: how many rows it changed, all rows, or the first.
-Want: TypeAlias = Literal["execute", "fetch_all", "fetch_one"]
+#: What a caller wants of a statement: how many rows it changed, all rows, the first, or all that a cursor knows.
+Want: TypeAlias = Literal["execute", "fetch_all", "fetch_one", "cursor"]
 
 
 class Query(Struct, frozen=True, array_like=True):
@@ -19,3 +19,64 @@ class Query(Struct, frozen=True, array_like=True):
     # dict[str, Stored] | list[Stored] | None, which msgspec need not check: the stub made them.
     parameters: Any = None
     transaction: int | None = None
+
+
+class Run(Struct, frozen=True, array_like=True):
+    """One statement of a PEP 249 cursor."""
+
+    statement: str
+    # As in `Query`; a list of them when `is_many`.
+    parameters: Any = None
+    is_many: bool = False
+    transaction: int | None = None
+    """The open transaction; None for none."""
+    begins: bool = False
+    """Begin a transaction with it."""
+    has_raw_text: bool = False
+    """Text crosses as bytes, for a `text_factory`."""
+    dropped: list[int] = []
+    """Cursors that nobody holds any more."""
+
+
+class Fetch(Struct, frozen=True, array_like=True):
+    """More rows of a cursor that is open on the loop's side."""
+
+    cursor: int
+
+
+class Chunk(Struct, frozen=True, array_like=True, tag=True):
+    """Rows, packed; nothing is read ahead of it until the worker asks again."""
+
+    rows: list[Raw]
+    is_last: bool
+    row_count: int = -1
+    """As the driver counts, once the last row is read."""
+
+
+class Ran(Struct, frozen=True, array_like=True, tag=True):
+    """What a cursor knows after a statement."""
+
+    columns: list[str] | None
+    """None: a statement that gives no rows."""
+    chunk: Chunk
+    cursor: int | None = None
+    """Set while there is more to fetch."""
+    last_row_id: int | None = None
+    changes: int = 0
+    """Rows changed, triggers and foreign keys included."""
+    transaction: int | None = None
+    """Open after it."""
+
+
+class Failed(Struct, frozen=True, array_like=True, tag=True):
+    """What the driver raised, to be raised again in the worker."""
+
+    name: str
+    text: str
+    code: int | None = None
+    """SQLite's extended result code, with its name."""
+    code_name: str | None = None
+    transaction: int | None = None
+    """Open after it."""
+    is_lost: bool = False
+    """The transaction was ended by somebody else than the statement; its holder has to hear of it."""

@@ -30,9 +30,15 @@ def is_broken(error: BaseException) -> bool:
 
 
 def translated(error: Exception, statement: str) -> DatabaseError:
-    """The error for the statement's caller; it never holds parameters, which may be secret."""
+    """The error for the statement's caller; it never holds parameters, which may be secret. Its cause is the driver's."""
     if isinstance(error, DatabaseError):
         return error
+    made = _worded(error, statement)
+    made.__cause__ = error
+    return made
+
+
+def _worded(error: Exception, statement: str) -> DatabaseError:
     code, kind = _code(error), type(error).__name__
     if code == sqlite3.SQLITE_AUTH:
         words = (

@@ -18,18 +18,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from penstock.channels.db.calls import Want
+from penstock.channels.db.calls import Ran, Run, Want
 from penstock.channels.db.faults import is_broken, is_locked, translated
 from penstock.channels.db.opening import GuardedConnection
 from penstock.channels.db.rows import Rows, pack
 from penstock.channels.db.statements import is_grouped, may_write
+from penstock.channels.db.stepping import run_whole
 from penstock.errors import DatabaseError
 
 #: A group is committed after so long, whatever waits behind: the first of it have waited for the last.
 BUDGET_S: Final = 0.05
 
-#: How a statement ended: rows changed, rows read, or why it failed.
-Outcome: TypeAlias = int | Rows | DatabaseError
+#: How a statement ended: rows changed, rows read, what a cursor knows, or why it failed.
+Outcome: TypeAlias = int | Rows | Ran | DatabaseError
 
 
 class Statement(NamedTuple):
@@ -38,6 +39,8 @@ class Statement(NamedTuple):
     text: str
     parameters: Any
     want: Want
+    asked: Run | None = None
+    """As a cursor wants it run, when `want` is that."""
 
 
 @dataclass(slots=True)
@@ -180,9 +183,11 @@ def _run_each_alone(
     return Finished(outcomes, commits)
 
 
-def _run(connection: GuardedConnection, statement: Statement, limit_bytes: int) -> int | Rows:
+def _run(connection: GuardedConnection, statement: Statement, limit_bytes: int) -> int | Rows | Ran:
     if connection.stop:
         raise sqlite3.OperationalError("interrupted")
+    if statement.asked is not None:
+        return run_whole(connection, statement.asked, limit_bytes=limit_bytes)
     cursor = connection.cursor()
     try:
         cursor.execute(statement.text, statement.parameters or ())

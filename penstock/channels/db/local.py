@@ -13,6 +13,7 @@ from msgspec import Raw
 from penstock.app.context import Parameters, Row
 from penstock.channels import wire
 from penstock.channels.db.calls import Query, Want
+from penstock.channels.db.exact import exact_parameters
 from penstock.channels.db.rows import Rows, unpack
 from penstock.channels.db.statements import check_text
 from penstock.channels.db.stub import outside_block
@@ -30,6 +31,8 @@ class LocalStatements(ABC):
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service = service
         self._caller = caller
+        is_server = getattr(service, "has_exact_values", False)
+        self._prepare = exact_parameters if is_server else stored_parameters
 
     async def execute(self, statement: str, parameters: Parameters = None) -> int:
         """As `DatabaseStub.execute`, awaited."""
@@ -57,7 +60,7 @@ class LocalStatements(ABC):
 
     async def _run(self, want: Want, statement: str, parameters: Parameters) -> object:
         check_text(statement)
-        query = Query(statement, stored_parameters(parameters), self._number())
+        query = Query(statement, self._prepare(parameters), self._number())
         return await self._ask(want, query)
 
     async def _ask(self, method: str, arguments: object) -> object:

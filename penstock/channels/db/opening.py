@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -90,6 +91,8 @@ class GuardedConnection(sqlite3.Connection):
         """From here on callers' statements may come."""
         self.set_authorizer(self._authorize)
         self.set_progress_handler(lambda: self.stop, _STEPS)
+        # As SQLAlchemy has it on every connection, so that both ways give 2 and not 2.0.
+        self.create_function("floor", 1, math.floor, deterministic=True)
 
     def _authorize(
         self, action: int, first: str | None, second: str | None, schema: str | None, _inside: str | None
@@ -120,12 +123,6 @@ def find_file(section: DatabaseSection) -> DatabaseFile:
     except ArgumentError as error:
         msg = "database.url is not a URL; write for example sqlite:///app.db"
         raise ConfigurationError(msg) from error
-    if url.get_backend_name() != "sqlite":
-        msg = (
-            f"ctx.db speaks SQLite in this version and database.url is {url.render_as_string(hide_password=True)}: "
-            "use ctx.connection or ctx.session, which reach it from the worker"
-        )
-        raise ConfigurationError(msg)
     # Asked of SQLAlchemy, so that both ways lead to one file.
     (location,), options = url.set(drivername="sqlite").get_dialect()().create_connect_args(url)
     if ":memory:" in location or "mode=memory" in location:
@@ -160,12 +157,17 @@ def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnecti
 
 
 def open_reader(
-    file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection]
+    file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection] = GuardedConnection
 ) -> GuardedConnection:
-    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened."""
+    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened.
+
+    Whoever uses it from several threads does so from one at a time.
+    """
     connection = _connect(file, timeout_s=section.busy_timeout_s, factory=factory)
     try:
         connection.execute("PRAGMA query_only=ON")
+        # Nothing is written here; whoever asks hears what holds for writes.
+        connection.execute("PRAGMA foreign_keys=ON")
         connection.guard()
     except BaseException:
         connection.close()
@@ -181,6 +183,7 @@ def _connect(
         uri=file.is_uri,
         timeout=timeout_s,
         isolation_level=None,
+        check_same_thread=False,
         cached_statements=_CACHED_STATEMENTS,
         factory=factory,
     )

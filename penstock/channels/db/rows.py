@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from penstock.channels.db.exact import arrived
 from penstock.errors import DatabaseError
 
 _PIECE_BYTES: Final = 64 * 1024
@@ -22,7 +23,7 @@ _AROUND_BYTES: Final = 64
 _HEADER_BYTES: Final = 5
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_rows: Final = msgspec.msgpack.Decoder(list[list[Any]]).decode
+_decode_rows: Final = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=arrived).decode
 
 
 class Rows(Struct, frozen=True, array_like=True):
@@ -45,7 +46,7 @@ def pack(cursor: sqlite3.Cursor, *, first_only: bool, limit_bytes: int) -> Rows:
         piece = _encode(rows)
         left -= len(piece) + _HEADER_BYTES
         if left < 0:
-            raise _too_large(limit_bytes)
+            raise too_large(limit_bytes)
         pieces.append(Raw(piece))
         if first_only:
             break
@@ -60,7 +61,8 @@ def unpack(columns: Sequence[str], piece: Raw) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in _decode_rows(piece)]
 
 
-def _too_large(limit_bytes: int) -> DatabaseError:
+def too_large(limit_bytes: int) -> DatabaseError:
+    """For a result that no frame can carry."""
     return DatabaseError(
         f"the result is larger than a frame ({limit_bytes} bytes, limits.frame_bytes): ask for less at once with LIMIT "
         "and a condition on the last key seen, or read it with ctx.connection, which streams; nothing was changed",

@@ -3,7 +3,8 @@
 ```
             ┌─ reads ──▶ Readers ──▶ aiosqlite connections (query_only)
 call ─▶ ────┼─ writes ─▶ Writer ───▶ groups, one thread, one connection
-            └─ steps of an open transaction ──▶ the Writer's turn that it holds
+            ├─ steps of an open transaction ──▶ the Writer's turn that it holds
+            └─ cursors of PEP 249 ─▶ CursorService
 ```
 Nothing is opened before the first call, so that a service whose handlers never say `ctx.db` leaves the file alone.
 """
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 from msgspec import Raw
 
-from penstock.channels.db.calls import Query, Want
+from penstock.channels.db.calls import Fetch, Query, Run, Want
+from penstock.channels.db.cursors import CursorService
+from penstock.channels.db.exact import has_exact_values
 from penstock.channels.db.faults import is_locked, translated, would_write
 from penstock.channels.db.group import Outcome, Statement
+from penstock.channels.db.lending import Lending
 from penstock.channels.db.opening import DatabaseFile, find_file
 from penstock.channels.db.reading import Readers
 from penstock.channels.db.statements import check_allowed, may_write
@@ -29,8 +33,14 @@ from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
+if TYPE_CHECKING:
+    from penstock.channels.db.server import ServerDatabase
+
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
 _decode_number: Final = msgspec.msgpack.Decoder(int).decode
+_decode_run: Final = msgspec.msgpack.Decoder(Run).decode
+_decode_fetch: Final = msgspec.msgpack.Decoder(Fetch).decode
+_decode_numbers: Final = msgspec.msgpack.Decoder(list[int]).decode
 #: The frame around a result.
 _FRAME_BYTES: Final = 64
 
@@ -44,9 +54,13 @@ class DatabaseService:
         self._file: DatabaseFile | ConfigurationError | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
+        self._cursors: CursorService | None = None
+        self._server: ServerDatabase | None = None
         self._opening: asyncio.Task[tuple[Writer, Readers]] | None = None
         # Those that are over stay until their holder has heard of it.
         self._transactions: dict[int, OpenTransaction] = {}
+        # Those that a cursor began.
+        self._of_cursors: set[int] = set()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -58,31 +72,52 @@ class DatabaseService:
         """The writer's counts and who holds it; None before the first call."""
         return self._writer.statistics() if self._writer is not None else None
 
+    @property
+    def has_exact_values(self) -> bool:
+        """True when the database is a server, whose values keep their types on the wire."""
+        return has_exact_values(self._section)
+
     async def start(self) -> None:
-        """Look which file it is; a URL that cannot be used is told to whoever calls first."""
+        """Look which database it is; a URL that cannot be used is told to whoever calls first."""
         self._is_closed = False
-        self._look()
+        if not self.has_exact_values:
+            self._look()
 
     async def aclose(self) -> None:
         """Roll back what is open, finish what is being written, close every connection; harmless when repeated."""
         self._is_closed = True
+        server, self._server = self._server, None
+        if server is not None:
+            await server.aclose()
         opening, self._opening = self._opening, None
         if opening is not None:
             await asyncio.wait({opening})
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
+        cursors, self._cursors = self._cursors, None
         # Readers first: the last connection to close checkpoints the log, and only the writer may.
+        if cursors is not None:
+            await cursors.aclose()
         if readers is not None:
             await readers.aclose()
         if writer is not None:
             await writer.aclose()
         self._transactions.clear()
 
-    async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:
-        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback` and `reset`."""
+    async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:  # noqa: PLR0911 - one a method
+        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `run`, `fetch`, `drop` of cursors."""
+        if self.has_exact_values:
+            return await self._opened_server().call(method, arguments, caller)
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._run(_decode_query(arguments), cast("Want", method), caller)
+        if method == "run":
+            return await (await self._opened_cursors()).run(_decode_run(arguments), caller)
+        if method == "fetch":
+            return await (await self._opened_cursors()).fetch(_decode_fetch(arguments), caller)
+        if method == "drop":
+            return await (await self._opened_cursors()).drop(_decode_numbers(arguments), caller)
         if method == "begin":
+            self._check_own(caller)
             return await self._begin(caller)
         if method in ("commit", "rollback"):
             return await self._end(_decode_number(arguments), method, caller)
@@ -93,13 +128,18 @@ class DatabaseService:
 
     def forget(self, caller: Caller) -> None:
         """Roll back the caller's open transaction at once, end what it reads and withdraw its waiting calls."""
+        if self._server is not None:
+            self._server.forget(caller)
         if self._writer is not None:
             self._writer.forget(caller)
         if self._readers is not None:
             self._readers.forget(caller)
+        if self._cursors is not None:
+            self._cursors.forget(caller)
         for number, transaction in list(self._transactions.items()):
             if transaction.caller is caller:
                 del self._transactions[number]
+                self._of_cursors.discard(number)
 
     async def _run(self, query: Query, want: Want, caller: Caller) -> Outcome:
         check_allowed(query.statement)
@@ -108,6 +148,7 @@ class DatabaseService:
             return await self._holders(query.transaction, caller).run(statement)
         writer, readers = await self._opened()
         if may_write(query.statement):
+            self._check_own(caller)
             return await writer.run(statement, caller)
         try:
             rows = await readers.run(statement, caller)
@@ -124,6 +165,21 @@ class DatabaseService:
         self._transactions[transaction.number] = transaction
         return transaction.number
 
+    async def _begin_for_cursor(self, caller: Caller) -> int:
+        # A worker waits for each answer, so what it waits for must not be its own. An async handler may have
+        # several tasks, of which one waits for the other, but it has no cursors.
+        if any(held.caller is caller and held.why_over is None for held in self._transactions.values()):
+            raise _own_transaction()
+        number = await self._begin(caller)
+        self._of_cursors.add(number)
+        return number
+
+    def _check_own(self, caller: Caller) -> None:
+        for number in self._of_cursors:
+            transaction = self._transactions.get(number)
+            if transaction is not None and transaction.caller is caller and transaction.why_over is None:
+                raise _own_transaction()
+
     async def _end(self, number: int, how: str, caller: Caller) -> None:
         transaction = self._holders(number, caller)
         try:
@@ -133,6 +189,9 @@ class DatabaseService:
                 await transaction.roll_back()
         finally:
             self._transactions.pop(number, None)
+            self._of_cursors.discard(number)
+            if self._cursors is not None:
+                self._cursors.transaction_ended(number)
 
     def _holders(self, number: int, caller: Caller) -> OpenTransaction:
         transaction = self._transactions.get(number)
@@ -163,7 +222,31 @@ class DatabaseService:
             raise
         self._writer = writer
         self._readers = Readers(file, self._section, limit_bytes=self._limit_bytes)
+        self._cursors = CursorService(
+            writer,
+            Lending(file, self._section),
+            begin=self._begin_for_cursor,
+            check_own=self._check_own,
+            find=self._holders,
+            limit_bytes=self._limit_bytes,
+        )
         return self._writer, self._readers
+
+    def _opened_server(self) -> ServerDatabase:
+        if self._server is None:
+            if self._is_closed:
+                msg = "the service is stopping and the database channel with it; nothing of the statement was run"
+                raise ChannelClosed(msg)
+            # Late: the asynchronous engine costs time and memory, and SQLite needs none.
+            from penstock.channels.db.server import ServerDatabase
+
+            self._server = ServerDatabase(self._section, limit_bytes=self._limit_bytes)
+        return self._server
+
+    async def _opened_cursors(self) -> CursorService:
+        await self._opened()
+        assert self._cursors is not None
+        return self._cursors
 
     def _open_ended(self, opening: asyncio.Task[tuple[Writer, Readers]]) -> None:
         self._opening = None
@@ -190,3 +273,10 @@ class DatabaseService:
             words = f"waited {self._section.busy_timeout_s:g} s (database.busy_timeout_s): another process holds the file"
             return DatabaseBusy(f"{words}; nothing was read")
         return translated(error, statement.text)
+
+
+def _own_transaction() -> DatabaseBusy:
+    return DatabaseBusy(
+        "this worker holds the writer already, in another transaction of the same message (ctx.db.transaction(), or "
+        "another connection over the channel): each would wait for the other; nothing was run"
+    )

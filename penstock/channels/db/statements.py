@@ -31,6 +31,7 @@ _WHY_REFUSED: Final = {
     "DETACH": _ONE_FILE,
     "VACUUM": "it rewrites the file while every worker waits; run it with the service stopped",
 }
+REFUSED_VERBS: Final = frozenset(_WHY_REFUSED)
 
 # Possessive, so that a long run of blanks or comments costs its length and no more.
 _COMMENT: Final = r"--[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/|\Z)"
@@ -81,12 +82,15 @@ def check_allowed(statement: str) -> None:
     verb = verb_of(statement)
     if verb in GROUPED or verb in ALONE:
         return
-    if not verb:
-        why = "it holds no statement"
-    else:
-        why = _WHY_REFUSED.get(verb, f"no statement of SQLite begins with {verb}")
-    msg = f"{shown(statement)} is refused: {why}; nothing was run"
+    msg = f"{shown(statement)} is refused: {why_refused(verb)}; nothing was run"
     raise DatabaseError(msg, "ProgrammingError")
+
+
+def why_refused(verb: str) -> str:
+    """Why no statement with this verb goes over the channel, in words."""
+    if not verb:
+        return "it holds no statement"
+    return _WHY_REFUSED.get(verb, f"no statement of SQLite begins with {verb}")
 
 
 def shown(statement: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from types import NoneType, TracebackType
 from typing import Self, TypeVar
 
 from penstock.app.context import Parameters, Row
 from penstock.channels.db.calls import SERVICE, Query, Want
+from penstock.channels.db.exact import exact_parameters
 from penstock.channels.db.rows import Rows, unpack
 from penstock.channels.db.statements import check_text, may_write
 from penstock.channels.db.values import stored_parameters
+from penstock.channels.dbapi.link import Link
 from penstock.channels.stub import Channel
 from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, PenstockError
 
@@ -25,20 +26,25 @@ def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
 class DatabaseStub:
     """Implements `DatabaseChannel`; inside a `transaction()` block its own calls belong to that transaction too.
 
-    `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
+    `exact`: the database is a server, whose values keep their types. `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
     """
 
-    def __init__(self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded) -> None:
+    def __init__(
+        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, exact: bool = False
+    ) -> None:
         self._channel = channel
+        self._prepare = exact_parameters if exact else stored_parameters
         self.guard = guard
+        self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
+        """For the PEP 249 connections of the process."""
         self._transaction: int | None = None
         # True from a call's beginning to its answer: a soft deadline in between leaves something behind.
         self._is_unsettled = False
 
     @property
     def in_transaction(self) -> bool:
-        """True inside a `transaction()` block."""
-        return self._transaction is not None
+        """True inside a `transaction()` block, or while a PEP 249 connection of the process has one open."""
+        return self._transaction is not None or self.link.in_transaction
 
     def execute(self, statement: str, parameters: Parameters = None) -> int:
         """Run one statement; returns the number of rows it changed.
@@ -63,10 +69,8 @@ class DatabaseStub:
 
     def reset(self) -> None:
         """Between two messages: roll back a transaction that was left open, withdraw a call that was given up."""
-        if self._is_unsettled or self._transaction is not None:
-            # On a closed channel there is nothing left to reset: the loop has forgotten this worker already.
-            with suppress(ChannelClosed):
-                self._channel.call(SERVICE, "reset", None)
+        if self._is_unsettled or self._transaction is not None or self.link.holding:
+            self.link.reset()
             self._transaction = None
             self._is_unsettled = False
 
@@ -86,7 +90,7 @@ class DatabaseStub:
 
     def _run(self, want: Want, statement: str, parameters: Parameters, result: type[T]) -> T:
         check_text(statement)
-        query = Query(statement, stored_parameters(parameters), self._transaction)
+        query = Query(statement, self._prepare(parameters), self._transaction)
         self.guard(may_write(statement))
         return self._settled(want, query, result)
 

@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from penstock.channels.db.group import Outcome, Statement
+from penstock.channels.db.opening import GuardedConnection
 from penstock.channels.db.statements import shown
+from penstock.channels.db.stepping import Cursors
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 
-Ask: TypeAlias = Statement | Literal["commit", "rollback"]
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something to do on the writer's thread inside the transaction; what it raises is the asker's."""
+
+    shown: str
+    """For the words of errors."""
+    function: Callable[[GuardedConnection, Cursors], Any]
+
+
+Ask: TypeAlias = Statement | Work | Literal["commit", "rollback"]
 
 
 class Step:
@@ -22,13 +35,13 @@ class Step:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Any) -> None:
         """Answer it, unless whoever asked has gone."""
         if self.answer.done():
             return
-        if isinstance(outcome, DatabaseError):
+        if isinstance(outcome, Exception):
             self.answer.set_exception(outcome)
         else:
             self.answer.set_result(outcome)
@@ -60,7 +73,13 @@ class OpenTransaction:
     async def run(self, statement: Statement) -> Outcome:
         """Run a statement inside it. Raises `DatabaseError` when it fails, or when the transaction is over."""
         self.last_statement = shown(statement.text)
-        return await self._ask(statement)
+        outcome: Outcome = await self._ask(statement)
+        return outcome
+
+    async def perform(self, work: Work) -> Any:
+        """Do something inside it. Raises what it raises, and `DatabaseError` when the transaction is over."""
+        self.last_statement = work.shown
+        return await self._ask(work)
 
     async def commit(self) -> None:
         """Raises `DatabaseError` when it cannot be committed or was over before; nothing of it is kept then."""
@@ -101,7 +120,7 @@ class OpenTransaction:
         while self._steps:
             self._steps.popleft().end(self._over())
 
-    async def _ask(self, ask: Ask) -> Outcome:
+    async def _ask(self, ask: Ask) -> Any:
         if self.why_over is not None:
             raise self._over()
         step = Step(ask)

@@ -38,7 +38,7 @@ def stored_parameters(parameters: object) -> dict[str, Stored] | list[Stored] | 
     if parameters is None:
         return None
     if isinstance(parameters, Mapping):
-        return {_name(name): stored(value, f":{name}") for name, value in parameters.items()}
+        return {check_name(name): stored(value, f":{name}") for name, value in parameters.items()}
     if isinstance(parameters, Sequence) and not isinstance(parameters, str | bytes | bytearray | memoryview):
         return [stored(value, f"number {position}") for position, value in enumerate(parameters, start=1)]
     msg = (
@@ -59,7 +59,7 @@ def stored(value: Any, which: str) -> Stored:  # noqa: C901, PLR0911 - one line 
         msg = f"parameter {which} is an integer of {value.bit_length()} bits, SQLite stores 64; pass it as text; nothing was run"
         raise DatabaseError(msg, "OverflowError")
     if isinstance(value, str):
-        return _text(value, which)
+        return check_writable(value, which)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, bytes | bytearray | memoryview):
@@ -82,14 +82,16 @@ def stored(value: Any, which: str) -> Stored:  # noqa: C901, PLR0911 - one line 
     raise DatabaseError(msg, "InterfaceError")
 
 
-def _name(name: Any) -> str:
+def check_name(name: Any) -> str:
+    """A parameter's name. Raises `DatabaseError` when it is none."""
     if isinstance(name, str):
-        return _text(name, f"named {name!a}")
+        return check_writable(name, f"named {name!a}")
     msg = f"parameters are named by str, not by {_type(name)}; nothing was run"
     raise DatabaseError(msg, "ProgrammingError")
 
 
-def _text(value: str, which: str) -> str:
+def check_writable(value: str, which: str) -> str:
+    """The text, as a plain str. Raises `DatabaseError` when it has no UTF-8."""
     # An exact str also of a StrEnum member, whose str() may say something else.
     text = str.__str__(value)
     if not text.isascii():

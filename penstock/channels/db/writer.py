@@ -26,7 +26,7 @@ from penstock.channels.db.group import Outcome, Progress, Statement
 from penstock.channels.db.lock_holder import describe_writer
 from penstock.channels.db.opening import DatabaseFile
 from penstock.channels.db.statements import is_grouped, shown
-from penstock.channels.db.transaction import OpenTransaction, Step
+from penstock.channels.db.transaction import OpenTransaction, Step, Work
 from penstock.channels.db.writer_thread import WriterThread
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
@@ -274,13 +274,16 @@ class Writer:
             return (
                 "it was committed" if failed is None else "it could not be committed; nothing of it was kept"
             )
-        assert isinstance(step.ask, Statement)
-        outcome, goes_on = await self._thread.run(step.ask)
         self._statements += 1
+        outcome: object
+        if isinstance(step.ask, Work):
+            outcome, goes_on = await self._thread.perform(step.ask)
+            text = step.ask.shown
+        else:
+            outcome, goes_on = await self._thread.run(step.ask)
+            text = shown(step.ask.text)
         step.end(outcome)
-        if goes_on:
-            return None
-        return f"the database rolled it back with {shown(step.ask.text)}; nothing of it was kept"
+        return None if goes_on else f"the database rolled it back with {text}; nothing of it was kept"
 
     def _start(self, group: list[_Waiting]) -> None:
         self._running = group

@@ -6,12 +6,14 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from penstock.channels.db import group
 from penstock.channels.db.faults import is_broken, translated
 from penstock.channels.db.group import Finished, Outcome, Progress, Statement
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.stepping import Cursors
+from penstock.channels.db.transaction import Work
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError
 
@@ -29,6 +31,8 @@ class WriterThread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="penstock-db-writer")
         # Written by the thread; the loop only sets `stop` on it.
         self._connection: GuardedConnection | None = None
+        # Of the open transaction; the thread's alone.
+        self._cursors = Cursors()
         self._is_stopped = False
 
     async def open(self) -> bool:
@@ -46,6 +50,10 @@ class WriterThread:
     async def run(self, statement: Statement) -> tuple[Outcome, bool]:
         """Run a statement in the open transaction: how it ended, and whether the transaction goes on."""
         return await self._run(self._step, statement)
+
+    async def perform(self, work: Work) -> tuple[Any, bool]:
+        """Do something in the open transaction: its result or what it raised, and whether the transaction goes on."""
+        return await self._run(self._perform, work)
 
     async def commit(self, last: str) -> DatabaseError | None:
         """Commit; a transaction that cannot be committed is rolled back, and the reason returned.
@@ -81,6 +89,7 @@ class WriterThread:
         return self._connection
 
     def _drop(self) -> None:
+        self._cursors.close_all()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -119,9 +128,23 @@ class WriterThread:
             return translated(error, statement.text), False
         return outcome, connection.in_transaction
 
+    def _perform(self, work: Work) -> tuple[Any, bool]:
+        connection = self._inside()
+        try:
+            result = work.function(connection, self._cursors)
+        except Exception as error:  # noqa: BLE001 - its asker's answer
+            if is_broken(error):
+                self._drop()
+                return error, False
+            result = error
+        if not connection.in_transaction:
+            self._cursors.close_all()
+        return result, connection.in_transaction
+
     def _commit(self, last: str) -> DatabaseError | None:
         connection = self._inside()
         try:
+            self._cursors.close_all()
             connection.control("COMMIT")
         except sqlite3.Error as error:
             self._end_failed(connection, error)
@@ -133,6 +156,7 @@ class WriterThread:
         if connection is None:
             return
         try:
+            self._cursors.close_all()
             group.roll_back(connection)
         except sqlite3.Error:
             # Closing it rolls back too.

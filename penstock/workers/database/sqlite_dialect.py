@@ -24,7 +24,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 _WAIT_PIECE_S: Final = 1.0
 _CURSORS_BEFORE_PRUNING: Final = 64
 #: By this name SQLAlchemy finds the dialect below.
-DRIVER_NAME: Final = "sqlite+penstock"
+DRIVER_NAME: Final = "sqlite+penstock_own"
 
 #: Actions that SQLite's authorizer names while it compiles a statement.
 _LASTING_ACTIONS: Final = {

@@ -151,8 +151,8 @@ async def test_the_file_is_opened_as_the_settings_say(make_service: MakeService,
     [
         (None, "set database.url"),
         (
-            "mysql+pymysql://me:S3CR3T@host/name",
-            r"speaks SQLite .*mysql\+pymysql://me:\*\*\*@host/name.*ctx\.connection",
+            "oracle://me:S3CR3T@host/name",
+            r"speaks SQLite, MySQL, .*oracle://me:\*\*\*@host/name",
         ),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),

@@ -1,0 +1,107 @@
+"""One call's work on a server's connection: when nobody waits for it any more, the server ends it, and not we.
+
+A driver whose coroutine is cancelled in the middle leaves a statement running on the server, and a connection of
+which nobody knows what is on it. So the work is never cancelled: the server is told to end the connection, the work
+fails by that, and its connection is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.channels.service import Caller
+
+#: A server that was told gets so long before the work is cancelled after all.
+_PATIENCE_S: Final = 10.0
+
+
+class Work:
+    """What one call does; `number` is the server's for its connection, while it has one."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.number: int | None = None
+        self.is_ending = False
+        self.is_let_through = False
+        """True for a commit: once it has begun, nobody but the server says how it ends."""
+        self.task: asyncio.Task[Any] | None = None
+
+    async def hold(self, connection: AsyncConnection) -> None:
+        """From here on the connection is the work's, and the server is told of it."""
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        self.number = int(raw.thread_id() if hasattr(raw, "thread_id") else raw.info.backend_pid)
+
+    async def let_go(self, connection: AsyncConnection) -> None:
+        """It is nobody's: thrown away when the server was told to end it, whoever came next would be ended."""
+        self.number = None
+        if self.is_ending:
+            with suppress(Exception):
+                await connection.invalidate()
+
+
+class Works:
+    """The works that run; `kill` tells the server to end a connection."""
+
+    def __init__(self, kill: Callable[[int], Awaitable[None]]) -> None:
+        self._kill = kill
+        self._running: set[Work] = set()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self, caller: Caller, make: Callable[[Work], Coroutine[Any, Any, Any]]) -> Any:
+        """The result of the work. A cancelled wait ends it on the server."""
+        work = Work(caller)
+        work.task = asyncio.create_task(make(work), name="penstock-db-server")
+        self._running.add(work)
+        work.task.add_done_callback(lambda task: self._ended(work, task))
+        try:
+            return await asyncio.shield(work.task)
+        except asyncio.CancelledError:
+            self.end(work)
+            raise
+
+    def end(self, work: Work) -> None:
+        """Nobody waits for it."""
+        if not work.is_ending and work.task is not None and not work.task.done():
+            work.is_ending = True
+            self.in_background(self._end(work, work.task))
+
+    def forget(self, caller: Caller) -> None:
+        """The caller is gone."""
+        for work in list(self._running):
+            if work.caller is caller:
+                self.end(work)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that `wait` waits for."""
+        task = asyncio.create_task(work, name="penstock-db-ending")
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def wait(self) -> None:
+        """End what runs; returns when nothing does."""
+        for work in list(self._running):
+            self.end(work)
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
+        if work.number is not None:
+            await self._kill(work.number)
+        elif not work.is_let_through:
+            # It waits for a connection.
+            task.cancel()
+        _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
+        if late:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _ended(self, work: Work, task: asyncio.Task[Any]) -> None:
+        self._running.discard(work)
+        if not task.cancelled():
+            # Should nobody wait for it, nobody is left to hear of it.
+            task.exception()

@@ -1,0 +1,90 @@
+"""The database over the channel, in the hands of a worker as if it were a connection of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Pool, create_engine
+
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError
+from penstock.workers.database.address import Address
+from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.sqlite_dialect import is_locked
+
+
+class ChannelKind(DatabaseKind):
+    """What `database="channel"` gives a handler; nothing is opened here, and nothing of it can be lost."""
+
+    def begin_stream(self, connection: Connection) -> None:
+        """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def close_results(self, raw: Any) -> None:
+        """Those of the transaction are closed with it, others when the message ends."""
+
+    def ping(self, raw: Any) -> None:
+        """Nothing: the way to the loop is as long as the worker lives."""
+
+    def fault_of(self, raw: Any) -> str | None:
+        """What an earlier message left."""
+        return self.left_on(raw)
+
+    def left_on(self, raw: Any) -> str | None:
+        """The driver's attributes that a handler may have changed."""
+        if raw.is_closed:
+            return "a closed connection"
+        if raw.in_transaction:
+            return "an open transaction"
+        if raw.isolation_level != "":
+            return "the driver's isolation_level"
+        if raw.row_factory is not None:
+            return "a row_factory"
+        if raw.text_factory is not str:
+            return "a text_factory"
+        return None
+
+    def left_by_options(self, options: Any) -> str | None:
+        """Nothing: `left_on` sees what they changed."""
+        del options
+        return None
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Never: a closed channel is told by itself."""
+        del error
+        return False
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """Never: a transaction has the writer before it begins."""
+        del error
+        return False
+
+    def is_busy(self, error: BaseException) -> bool:
+        """The writer was not to be had in time, or the disk is full."""
+        return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+    def _create_engine(self, pool: type[Pool]) -> Engine:
+        # Registers the dialect, too, where the entry point is not installed.
+        from penstock.channels.dbapi import sqlite_dialect
+
+        dialect = sqlite_dialect.ChannelSqliteDialect
+        return create_engine(
+            f"sqlite+{dialect.driver}://",
+            poolclass=pool,
+            pool_reset_on_return=None,
+            # As the worker's own connection: what a message has read nobody else changes before it commits.
+            immediate=True,
+        )
+
+
+def channel_kind(section: DatabaseSection) -> DatabaseKind:
+    """Raises `ConfigurationError` when the channel cannot reach the database in the settings."""
+    address = Address(section)
+    if address.backend != "sqlite":
+        msg = (
+            f'database="channel" speaks SQLite in this version and database.url is {address}: leave it out, and the '
+            "handler has the worker's own connection"
+        )
+        raise ConfigurationError(msg)
+    return ChannelKind(address, section)

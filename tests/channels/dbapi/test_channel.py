@@ -1,0 +1,410 @@
+"""What the channel adds to the driver: chunks, shared connections, and what becomes of things left open."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.channels.db.stepping import CHUNK_BYTES
+from penstock.channels.dbapi import sqlite
+from penstock.channels.dbapi.link import Link, attach, current, detach
+from penstock.channels.dbapi.sqlite.refusals import REFUSED
+from penstock.channels.dbapi.sqlite.session import Session
+from penstock.errors import DeadlineExceeded
+from tests.channels.dbapi.served import Served, served
+from tests.soft_deadline import installed
+
+ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i, printf('%099d', i) FROM n"
+
+
+class Crossings:
+    """What goes over a link, written down on its way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.methods: list[str] = []
+        self.largest = 0
+        call = Link.call
+
+        def noted(link: Link, method: str, arguments: object, result: Any) -> Any:
+            self.methods.append(method)
+            answer = call(link, method, arguments, result)
+            chunk = getattr(answer, "chunk", answer)
+            pieces = getattr(chunk, "rows", ())
+            self.largest = max(self.largest, sum(memoryview(piece).nbytes for piece in pieces))
+            return answer
+
+        monkeypatch.setattr(Link, "call", noted)
+
+
+@pytest.fixture
+def table(service: Served) -> Served:
+    with closing(sqlite.connect()) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
+    return service
+
+
+def count() -> int:
+    with closing(sqlite.connect()) as connection:
+        (number,) = connection.execute("SELECT count(*) FROM t").fetchone()
+        return int(number)
+
+
+def test_nothing_crosses_before_the_first_statement_and_commits_only_when_there_is_something(
+    table: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossings = Crossings(monkeypatch)
+    connection = sqlite.connect()
+    connection.begin()
+    connection.commit()
+    connection.rollback()
+    connection.close()
+    assert crossings.methods == []
+    connection = sqlite.connect()
+    connection.begin()
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.commit()
+    connection.commit()
+    assert crossings.methods == ["run", "commit"]
+
+
+def test_executemany_crosses_once(table: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    crossings = Crossings(monkeypatch)
+    with sqlite.connect() as connection:
+        cursor = connection.executemany("INSERT INTO t (v) VALUES (?)", ((n,) for n in range(20_000)))
+    assert cursor.rowcount == 20_000
+    assert crossings.methods == ["run", "commit"]
+
+
+def test_more_parameters_than_a_frame_holds_cross_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(tmp_path / "app.db", frame_bytes=64 * 1024):
+        with sqlite.connect() as connection:
+            connection.execute("CREATE TABLE t (v)")
+            crossings = Crossings(monkeypatch)
+            cursor = connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 500)
+            assert cursor.rowcount == 500
+            assert 8 < len(crossings.methods) < 30
+        with pytest.raises(sqlite3.DataError, match=r"limits\.frame_bytes"):
+            connection.execute("INSERT INTO t VALUES (?)", ("x" * 70_000,))
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (500,)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_large_result_comes_in_chunks_when_asked_for(
+    table: Served, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
+) -> None:
+    crossings = Crossings(monkeypatch)
+    connection = sqlite.connect()
+    if in_transaction:
+        connection.begin()
+    cursor = connection.execute(ROWS.format(100_000))
+    assert cursor.fetchone()[0] == 1
+    assert crossings.methods == ["run"]
+    assert [row[0] for row in cursor] == list(range(2, 100_001))
+    assert 25 <= crossings.methods.count("fetch") <= 60
+    assert crossings.largest <= CHUNK_BYTES * 1.5
+    # Nothing is left to close.
+    connection.close()
+    assert crossings.methods.count("drop") == 0
+
+
+def test_a_row_beyond_a_frame_is_refused_and_many_that_fit_are_not(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", frame_bytes=64 * 1024):
+        connection = sqlite.connect()
+        with pytest.raises(sqlite3.DataError, match=r"limits\.frame_bytes"):
+            connection.execute("SELECT zeroblob(65536)")
+        # Rows that grow: what was read ahead and does not fit waits for its turn.
+        sizes = [*([10] * 300), *([40_000] * 30), 5]
+        connection.execute("CREATE TABLE b (size)")
+        connection.executemany("INSERT INTO b VALUES (?)", [(size,) for size in sizes])
+        connection.commit()
+        found = [len(blob) for (blob,) in connection.execute("SELECT zeroblob(size) FROM b ORDER BY rowid")]
+        assert found == sizes
+
+
+def test_a_write_is_seen_while_an_older_result_is_half_read(table: Served) -> None:
+    connection = sqlite.connect()
+    connection.executemany("INSERT INTO t (v) VALUES (?)", [("x" * 1000 + str(n),) for n in range(2000)])
+    connection.commit()
+    older = connection.execute("SELECT * FROM t")
+    older.fetchone()
+    connection.execute("INSERT INTO t (v) VALUES ('new')")
+    connection.commit()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (2001,)
+    assert len(older.fetchall()) == 1999
+
+
+def test_a_commit_ends_what_its_transaction_was_reading(table: Served) -> None:
+    connection = sqlite.connect()
+    connection.begin()
+    cursor = connection.execute(ROWS.format(50_000))
+    cursor.fetchone()
+    connection.commit()
+    with pytest.raises(sqlite3.OperationalError, match="fetch all rows before commit"):
+        cursor.fetchall()
+    connection.execute("SELECT 1")
+
+
+def test_results_thrown_away_half_read_give_their_readers_back(table: Served) -> None:
+    connection = sqlite.connect()
+    for _ in range(50):
+        connection.execute(ROWS.format(50_000)).fetchone()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    held = [connection.execute(ROWS.format(50_000)) for _ in range(16)]
+    with pytest.raises(sqlite3.OperationalError, match="half read"):
+        connection.execute("SELECT 1")
+    held.pop().close()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_reader_held_by_others_is_waited_for(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", readers=1, wait_s=0.3) as service:
+        other = service.worker("slot 2").link
+        slow = sqlite.Connection(Session(other))
+        half_read = slow.execute(ROWS.format(50_000))
+        connection = sqlite.connect()
+        with pytest.raises(sqlite3.OperationalError, match=r"database is locked: waited 0\.3 s") as raised:
+            connection.execute("SELECT 1")
+        assert raised.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        # Whoever holds one is not made to wait for another.
+        assert slow.execute("SELECT 1").fetchone() == (1,)
+        half_read.close()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_transaction_that_stood_idle_is_lost_and_stays_lost_until_a_rollback(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", transaction_idle_s=0.05):
+        connection = sqlite.connect()
+        connection.execute("CREATE TABLE t (v)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        # Another writer gets its turn: the first one is over.
+        with closing(sqlite3.connect(tmp_path / "app.db")) as other:
+            other.execute("INSERT INTO t VALUES (2)")
+            other.commit()
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError, match="transaction_idle_s"):
+                connection.execute("INSERT INTO t VALUES (3)")
+        with pytest.raises(sqlite3.OperationalError, match="call rollback"):
+            connection.commit()
+        connection.rollback()
+        connection.execute("INSERT INTO t VALUES (4)")
+        connection.commit()
+        assert connection.execute("SELECT v FROM t ORDER BY v").fetchall() == [(2,), (4,)]
+
+
+def test_a_commit_after_an_idle_transaction_says_that_nothing_was_kept(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", transaction_idle_s=0.05):
+        connection = sqlite.connect()
+        connection.execute("CREATE TABLE t (v)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        with closing(sqlite3.connect(tmp_path / "app.db")) as other:
+            other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="rolled back"):
+            connection.commit()
+        assert connection.execute("SELECT * FROM t").fetchall() == []
+
+
+def test_two_transactions_of_one_worker_do_not_wait_for_each_other(table: Served) -> None:
+    first, second = sqlite.connect(), sqlite.connect()
+    first.execute("INSERT INTO t (v) VALUES (1)")
+    began_s = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
+        second.execute("INSERT INTO t (v) VALUES (2)")
+    second.isolation_level = None
+    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
+        second.execute("INSERT INTO t (v) VALUES (2)")
+    assert time.monotonic() - began_s < 5
+    first.commit()
+    second.execute("INSERT INTO t (v) VALUES (2)")
+    assert count() == 2
+
+
+def test_a_connection_thrown_away_is_rolled_back(table: Served) -> None:
+    connection = sqlite.connect()
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.execute(ROWS.format(50_000))
+    readers = [sqlite.connect() for _ in range(20)]
+    for reader in readers[:-4]:
+        reader.execute(ROWS.format(50_000))
+    del connection, reader
+    readers.clear()
+    with sqlite.connect() as connection:
+        connection.execute("INSERT INTO t (v) VALUES (2)")
+    assert count() == 1
+
+
+def test_what_a_message_leaves_open_is_rolled_back_at_its_end(table: Served) -> None:
+    stub = table.worker("slot 2")
+    left = sqlite.Connection(Session(stub.link))
+    left.execute("INSERT INTO t (v) VALUES (1)")
+    half_read = left.execute(ROWS.format(50_000))
+    assert stub.in_transaction
+    stub.reset()
+    assert (stub.in_transaction, left.in_transaction) == (False, False)
+    with pytest.raises(sqlite3.OperationalError, match="the rest of the result is gone"):
+        half_read.fetchall()
+    left.execute("INSERT INTO t (v) VALUES (2)")
+    left.commit()
+    assert count() == 1
+
+
+def test_a_worker_that_dies_leaves_nothing(table: Served) -> None:
+    stub = table.worker("slot 2")
+    dying = sqlite.Connection(Session(stub.link))
+    dying.execute("INSERT INTO t (v) VALUES (1)")
+    dying.execute(ROWS.format(50_000))
+    table.loop.call_soon_threadsafe(table.servers[-1].close)
+    with sqlite.connect() as connection:
+        connection.execute("INSERT INTO t (v) VALUES (2)")
+    assert count() == 1
+
+
+def test_a_statement_that_runs_is_ended_with_its_worker(table: Served) -> None:
+    link = table.worker("slot 2").link
+    server = table.servers[-1]
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+
+    def run() -> None:
+        with pytest.raises(Exception, match="closed"):
+            sqlite.Connection(Session(link), check_same_thread=False).execute("INSERT INTO t (v) " + endless)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while "running" not in repr(table.service) and "transaction open" not in repr(table.service):
+        time.sleep(0.001)
+    table.loop.call_soon_threadsafe(server.close)
+    thread.join()
+    with sqlite.connect() as connection:
+        connection.execute("INSERT INTO t (v) VALUES (2)")
+    assert count() == 1
+
+
+def test_a_deadline_inside_a_call_leaves_a_connection_that_wants_a_rollback(tmp_path: Path) -> None:
+    with installed() as deadline, served(tmp_path / "app.db"):
+        connection = sqlite.connect()
+        connection.execute("CREATE TABLE t (v)")
+        connection.execute("INSERT INTO t VALUES (1)")
+        deadline.arm(0.05)
+        with pytest.raises(DeadlineExceeded):
+            connection.execute(
+                "INSERT INTO t "
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+            )
+        with pytest.raises(sqlite3.OperationalError, match="roll back first"):
+            connection.execute("SELECT 1")
+        connection.rollback()
+        connection.execute("INSERT INTO t VALUES (2)")
+        connection.commit()
+        assert connection.execute("SELECT v FROM t").fetchall() == [(2,)]
+
+
+def test_writes_of_many_workers_in_autocommit_share_commits(table: Served) -> None:
+    def write(slot: int) -> None:
+        link = table.worker(f"slot {slot}").link
+        connection = sqlite.Connection(Session(link), isolation_level=None, check_same_thread=False)
+        for number in range(50):
+            connection.execute("INSERT INTO t (v) VALUES (?)", (f"{slot} {number}",))
+
+    threads = [threading.Thread(target=write, args=(slot,)) for slot in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count() == 300
+    statistics = table.service.statistics()
+    assert statistics is not None
+    assert max(statistics.group_commits) > 1
+
+
+def test_a_write_outside_a_transaction_gives_all_its_rows_and_is_committed(
+    table: Served, database: Path
+) -> None:
+    connection = sqlite.connect(isolation_level=None)
+    rows = connection.execute(
+        f"INSERT INTO t (v) SELECT i FROM ({ROWS.format(30_000)}) RETURNING id"
+    ).fetchall()
+    assert len(rows) == 30_000
+    with closing(sqlite3.connect(database)) as other:
+        assert other.execute("SELECT count(*) FROM t").fetchone() == (30_000,)
+
+
+@pytest.mark.parametrize("name", sorted(set(REFUSED) - {"__call__"}))
+def test_what_cannot_cross_says_why(service: Served, name: str) -> None:
+    with pytest.raises(sqlite3.NotSupportedError, match=f"^{name} does not cross the database channel: ..."):
+        getattr(sqlite.connect(), name)()
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("CREATE TEMP TABLE x (a)", "temporary tables"),
+        ("CREATE TABLE temp.x (a)", "temporary tables"),
+        ("ATTACH 'x' AS y", "the one file in database.url"),
+        ("VACUUM", "with the service stopped"),
+        ("PRAGMA foreign_keys = OFF", r"the \[database\] section"),
+        ("PRAGMA synchronous = OFF", r"the \[database\] section"),
+        ("PRAGMA user_version = 1; DROP TABLE t", "cannot be read"),
+        ("SELECT load_extension('x')", "load_extension"),
+        ("SAVEPOINT a; DROP TABLE t; SAVEPOINT b", "written alone"),
+    ],
+)
+def test_statements_that_would_reach_others_are_refused(table: Served, statement: str, words: str) -> None:
+    connection = sqlite.connect()
+    with pytest.raises(sqlite3.NotSupportedError, match=words):
+        connection.execute(statement)
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    assert connection.execute("PRAGMA foreign_keys = ON").fetchone() == (1,)
+
+
+def test_only_a_worker_can_connect_and_only_to_its_database(service: Served) -> None:
+    with pytest.raises(sqlite3.NotSupportedError, match=r"database\.url"):
+        sqlite.connect("other.db")
+    with pytest.raises(sqlite3.NotSupportedError, match="detect_types"):
+        sqlite.connect(detect_types=sqlite.PARSE_DECLTYPES)
+    link = current()
+    detach(link)
+    try:
+        with pytest.raises(sqlite3.InterfaceError, match="no database channel in this process"):
+            sqlite.connect()
+    finally:
+        attach(link)
+
+
+def test_another_thread_is_refused_unless_it_is_let_in(table: Served) -> None:
+    caught: list[BaseException] = []
+    kept, shared = sqlite.connect(), sqlite.connect(check_same_thread=False)
+
+    def use(name: int) -> None:
+        try:
+            kept.execute("SELECT 1")
+        except sqlite3.ProgrammingError as error:
+            caught.append(error)
+        for number in range(50):
+            shared.execute("INSERT INTO t (v) VALUES (?)", (f"{name} {number}",))
+
+    threads = [threading.Thread(target=use, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shared.commit()
+    assert len(caught) == 4
+    assert count() == 200
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_autocommit_is_that_of_python_3_12(table: Served, autocommit: bool) -> None:
+    connection = sqlite.connect(autocommit=autocommit)
+    assert connection.in_transaction is not autocommit
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (int(autocommit),)
+    connection.close()

@@ -1,0 +1,33 @@
+"""SQLAlchemy's dialect compliance suite on `sqlite+penstock://`, beside the plain driver: the same tests pass."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from tests.dialects.requirements import NO_FUNCTIONS, NO_SECOND_FILE, NO_TEMPORARY, UNCOLLECTED
+from tests.dialects.running import Suite
+
+#: What the channel leaves out; every test that passes on the plain driver and not here has one of them.
+REASONS = (NO_SECOND_FILE, NO_TEMPORARY, NO_FUNCTIONS)
+
+
+def test_the_tests_that_pass_on_the_plain_driver_pass_over_the_channel(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        runs = []
+        for name, url in [
+            ("plain", f"sqlite:///{tmp_path}/plain/suite_db.db"),
+            ("channel", "sqlite+penstock://"),
+        ]:
+            folder = tmp_path / name
+            folder.mkdir()
+            runs.append(stack.enter_context(closing(Suite(url, folder))))
+        plain, channel = [run.result() for run in runs]
+    assert channel.failed == {}
+    assert plain.failed == {}
+    assert len(channel.passed) > 1200
+    missing = plain.passed - channel.passed
+    reasons = {
+        name: channel.skipped.get(name) or UNCOLLECTED.get(name.partition("::")[0], "") for name in missing
+    }
+    assert {n: why for n, why in reasons.items() if not any(reason in why for reason in REASONS)} == {}
