@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TopologyMismatch,
         Unroutable,
     )
+    from penstock.threads.connections import close_connection, close_connections, get_connection
 
     __version__: str
 
@@ -53,6 +54,10 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     # Dead letters
     "DeadLetters",
     "DeadLetter",
+    # Connections of your own threads
+    "get_connection",
+    "close_connection",
+    "close_connections",
     # Errors
     "PenstockError",
     "ConfigurationError",
@@ -90,6 +95,9 @@ _PLACES = {
     "AsyncClient": "penstock.client",
     "DeadLetters": "penstock.dead.letters",
     "DeadLetter": "penstock.dead.letters",
+    "get_connection": "penstock.threads.connections",
+    "close_connection": "penstock.threads.connections",
+    "close_connections": "penstock.threads.connections",
 }
 
 
