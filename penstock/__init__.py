@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         NotCarried,
         PayloadError,
         PenstockError,
+        ProxyError,
         PublishError,
         PublishTimeout,
         TopologyMismatch,
         Unroutable,
     )
+    from penstock.proxy.sqlproxy import SQLProxy
     from penstock.threads.connections import close_connection, close_connections, get_connection
 
     __version__: str
@@ -54,7 +56,8 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     # Dead letters
     "DeadLetters",
     "DeadLetter",
-    # Connections of your own threads
+    # Your own threads
+    "SQLProxy",
     "get_connection",
     "close_connection",
     "close_connections",
@@ -78,6 +81,7 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     "DatabaseBusy",
     "DatabaseUnavailable",
     "ConnectionMisused",
+    "ProxyError",
     # Package
     "__version__",
 ]
@@ -95,6 +99,7 @@ _PLACES = {
     "AsyncClient": "penstock.client",
     "DeadLetters": "penstock.dead.letters",
     "DeadLetter": "penstock.dead.letters",
+    "SQLProxy": "penstock.proxy.sqlproxy",
     "get_connection": "penstock.threads.connections",
     "close_connection": "penstock.threads.connections",
     "close_connections": "penstock.threads.connections",

@@ -14,10 +14,11 @@ from penstock import errors
 PUBLIC = {
     "App", "Router", "Binding", "Backoff", "Context", "AsyncContext", "Retry", "Reject",
     "Client", "AsyncClient", "DeadLetters", "DeadLetter",
-    "get_connection", "close_connection", "close_connections",
+    "SQLProxy", "get_connection", "close_connection", "close_connections",
     "PenstockError", "ConfigurationError", "HandlerError", "PayloadError", "DeadlineExceeded",
     "BusError", "BusUnavailable", "TopologyMismatch", "PublishError", "Unroutable", "PublishTimeout", "NotCarried", "ClientError",
     "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable", "ConnectionMisused",
+    "ProxyError",
     "__version__",
 }  # fmt: skip
 
@@ -90,6 +91,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
         "from penstock import PenstockError, Unroutable",
         "from penstock import Client, AsyncClient",
         "from penstock import DeadLetters, DeadLetter",
+        "from penstock import SQLProxy",
         "from penstock import get_connection, close_connection, close_connections",
     ],
 )

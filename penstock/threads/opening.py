@@ -97,7 +97,7 @@ def _open_sqlite(path: str) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         if path != _MEMORY:
-            _use_wal(connection)
+            use_wal(connection)
         connection.execute("PRAGMA foreign_keys=ON")
     except BaseException:
         connection.close()
@@ -105,7 +105,8 @@ def _open_sqlite(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
+def use_wal(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, waiting as for a lock; one that may only be read stays as it is. Raises `sqlite3.Error`."""
     deadline_s = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:

@@ -17,7 +17,7 @@ EXCEPTION = re.compile(
     r"`(?:penstock\.)?([A-Z]\w*(?:Error|Busy|Unavailable|Closed|Exceeded|Mismatch|Misused|Timeout|Unroutable))`"
 )
 #: Other people's.
-FOREIGN = {"IntegrityError"}
+FOREIGN = {"IntegrityError", "OperationalError"}
 
 
 def test_the_settings_page_is_what_the_sections_say() -> None:
