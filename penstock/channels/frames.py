@@ -24,13 +24,18 @@ HEADER_BYTES: Final = _HEADER.size
 
 def encode_frame(payload: bytes, *, limit_bytes: int) -> bytes:
     """The frame for a payload. Raises `FrameError` when it is longer than the limit; nothing is sent then."""
-    if len(payload) > limit_bytes:
+    return frame_header(len(payload), limit_bytes=limit_bytes) + payload
+
+
+def frame_header(length: int, *, limit_bytes: int) -> bytes:
+    """What stands before a payload of that length. Raises `FrameError` as `encode_frame` does."""
+    if length > limit_bytes:
         msg = (
-            f"a frame of {len(payload)} bytes exceeds limits.frame_bytes = {limit_bytes}; nothing was sent: "
+            f"a frame of {length} bytes exceeds limits.frame_bytes = {limit_bytes}; nothing was sent: "
             "raise the limit, or send less at once"
         )
         raise FrameError(msg)
-    return _HEADER.pack(VERSION, len(payload)) + payload
+    return _HEADER.pack(VERSION, length)
 
 
 def announced_length(data: bytes | bytearray, start: int = 0, *, limit_bytes: int) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.failures import exception_of
-from penstock.proxy.line import Line
+from penstock.proxy.line import SHORT_BYTES, Line
 
 _PROGRAM: Final = "import sys; sys.path[:] = sys.argv[3:]; from penstock.proxy.serving import main; main()"
 #: A subprocess that has lost its socket closes its connection and ends; one that does not is inside a statement.
@@ -31,6 +31,8 @@ class Child:
         self.dropped: deque[int] = deque()
         self.last_cursor = 0
         self.is_alive = True
+        self.is_asked = False
+        """Its next user's question is already with it."""
         ours, theirs = socket.socketpair()
         hung_up, self._lifeline = os.pipe()
         self._pid = os.getpid()
@@ -61,59 +63,61 @@ class Child:
 
     def ask(self, request: wire.Request) -> wire.Result | wire.Rows | wire.Value:
         """The answer. Raises what the statement raised, and the driver's `OperationalError` when the subprocess died."""
-        try:
-            payload = wire.encode(request)
-            self._line.send(payload)
-        except FrameError as error:
-            # Nothing was sent.
-            raise self.driver.DataError(str(error)) from None
-        except OSError:
-            raise self._died() from None
-        except (TypeError, ValueError, OverflowError):
-            raise
-        except BaseException:
-            self.close()
-            raise
-        return self.answer()
+        (payload,) = self.exchange(wire.encode(request))
+        return decoded(payload, self.driver)
 
-    def answer(self) -> wire.Result | wire.Rows | wire.Value:
-        """The next answer, of several for one question. Raises as `ask` does."""
+    def exchange(self, request: bytes) -> list[memoryview]:
+        """All parts of the answer, as they came; `decoded` reads them, when the subprocess may serve others again.
+
+        Raises the driver's `OperationalError` when the subprocess died, and its `DataError` when the request is too long.
+        """
         try:
-            answer: wire.Answer = wire.decode_answer(self._line.receive())
+            if not self.is_asked:
+                if self.dropped:
+                    self.tell_dropped()
+                try:
+                    self._line.send(request)
+                except FrameError as error:
+                    raise self.driver.DataError(str(error)) from None
+            self.is_asked = False
+            parts = []
+            mark = wire.MORE
+            while mark == wire.MORE:
+                part = self._line.receive()
+                mark = bytes(part[:1])
+                parts.append(part[1:])
+        except self.driver.DataError:
+            raise  # nothing was sent
         except (EOFError, OSError):
             raise self._died() from None
         except BaseException:
             # Cut short, by Ctrl-C for one: what comes next would be the answer to something else.
             self.close()
             raise
-        if isinstance(answer, wire.Failed):
-            if answer.is_last:
-                self.close()
-            raise exception_of(answer, self.driver)
-        return answer
+        if mark == wire.LAST:
+            self.close()
+        return parts
 
-    def collect(self, request: wire.Request) -> tuple[wire.Result, list[tuple[object, ...]]]:
-        """The answer to a statement with all of its rows. Raises as `ask` does."""
-        answer = self.ask(request)
-        assert isinstance(answer, wire.Result)
-        rows, more = answer.rows, answer.more
-        while more:
-            further = self.answer()
-            assert isinstance(further, wire.Rows)
-            rows += further.rows
-            more = further.more
-        return answer, rows
+    def hand(self, request: bytes) -> None:
+        """Ask for a thread that still has to wake up, which then calls `exchange` with the same request."""
+        if len(request) <= SHORT_BYTES:
+            # It has died, then: who waits will find it so.
+            with suppress(OSError, FrameError):
+                self._line.send(request)
+                self.is_asked = True
 
-    def take_dropped(self) -> list[int]:
-        """Numbers of cursors that are to be closed, told once."""
+    def tell_dropped(self) -> None:
+        """Tell which cursors are to be closed."""
         found = []
         while self.dropped:
             found.append(self.dropped.popleft())
-        return found
+        if found and self.is_alive:
+            with suppress(OSError):
+                self._line.send(wire.encode(wire.Drop(found)))
 
     def check(self) -> bool:
         """False when it has died while nobody used it."""
-        if self.is_alive and not self._line.is_open():
+        if self.is_alive and not self.is_asked and not self._line.is_open():
             self.close()
         return self.is_alive
 
@@ -150,3 +154,23 @@ class Child:
             "back unless its commit was already on its way; the next statement gets another subprocess"
         )
         return error
+
+
+def decoded(payload: memoryview, driver: ModuleType) -> wire.Result | wire.Rows | wire.Value:
+    """One part of an answer. Raises what the statement raised."""
+    answer: wire.Answer = wire.decode_answer(payload)
+    if isinstance(answer, wire.Failed):
+        raise exception_of(answer, driver)
+    return answer
+
+
+def whole(parts: list[memoryview], driver: ModuleType) -> tuple[wire.Result, list[tuple[object, ...]]]:
+    """All parts of a statement's answer, and all of its rows. Raises what the statement raised."""
+    first = decoded(parts[0], driver)
+    assert isinstance(first, wire.Result)
+    rows = first.rows
+    for part in parts[1:]:
+        further = decoded(part, driver)
+        assert isinstance(further, wire.Rows)
+        rows += further.rows
+    return first, rows

@@ -91,12 +91,15 @@ class Connection:
                 pool = self.proxy.pool(writes=True)
                 transaction.ask(lambda child: self._note(cursor, pool, child, sql, packed))
             else:
-                self.proxy.alone(
-                    sql,
-                    lambda pool, child, commits: self._note(
-                        cursor, pool, child, sql, packed, commits=commits
-                    ),
-                )
+
+                def ask(pool: Pool, commits: bool) -> None:  # noqa: FBT001 - a callback
+                    child = pool.take()
+                    try:
+                        self._note(cursor, pool, child, sql, packed, commits=commits)
+                    finally:
+                        pool.give(child)
+
+                self.proxy.alone(sql, ask)
 
     def run_many(self, cursor: Cursor, sql: str, rows: Iterable[Parameters]) -> None:
         """Run a cursor's statement many times, in a transaction."""
@@ -106,8 +109,7 @@ class Connection:
                 self._transaction = self.proxy.transaction()
             changed, answer = 0, _NOTHING
             for batch in batches(rows, self.proxy):
-                request = statement(sql, batch, many=True)
-                answer, _ = self._transaction.ask(lambda child, request=request: child.collect(request))  # type: ignore[misc]
+                answer, _ = self._transaction.whole(statement(sql, batch, many=True))
                 changed = changed + answer.rowcount if answer.rowcount >= 0 and changed >= 0 else -1
             cursor.note(
                 wire.Result(answer.description, changed, answer.lastrowid, answer.rows, more=False), None
@@ -130,9 +132,7 @@ class Connection:
     ) -> None:
         child.last_cursor += 1
         number = child.last_cursor
-        answer = child.ask(
-            statement(sql, parameters, commits=commits, cursor=number, dropped=child.take_dropped())
-        )
+        answer = child.ask(statement(sql, parameters, commits=commits, cursor=number))
         assert isinstance(answer, wire.Result)
         cursor.note(answer, (pool, child, number))
 
@@ -179,6 +179,6 @@ class Connection:
 
 
 def _rows(child: Child, number: int) -> wire.Rows:
-    answer = child.ask(wire.Fetch(number, child.take_dropped()))
+    answer = child.ask(wire.Fetch(number))
     assert isinstance(answer, wire.Rows)
     return answer

@@ -23,8 +23,9 @@ _LOOK_S: Final = 0.1
 class _Waiter:
     """A thread in the line; its gate opens when it has been given a place."""
 
-    def __init__(self, wanted: Child | None) -> None:
+    def __init__(self, wanted: Child | None, request: bytes | None) -> None:
         self.wanted = wanted
+        self.request = request
         self.gate = threading.Lock()
         self.gate.acquire()
         self.given: Child | None = None
@@ -72,15 +73,26 @@ class Pool:
         """Those that run."""
         return list(self._children)
 
-    def take(self, wanted: Child | None = None) -> Child:
+    def exchange(self, request: bytes) -> list[memoryview]:
+        """All parts of an answer, from any subprocess. Raises as `take` and `Child.exchange` do."""
+        child = self.take(request=request)
+        try:
+            return child.exchange(request)
+        finally:
+            self.give(child)
+
+    def take(self, wanted: Child | None = None, *, request: bytes | None = None) -> Child:
         """A subprocess for this thread, or the wanted one, until `give`.
+
+        When this thread has to wait, whoever gives the subprocess back hands it the request at once: until a thread has
+        woken up and has the GIL, the answer may be there.
 
         Raises the driver's `OperationalError` when none was free in time or the wanted one is gone, and what opening a
         connection raises.
         """
         while True:
             with self._lock:
-                child, waiter = self._choose(wanted)
+                child, waiter = self._choose(wanted, request)
             if waiter is not None:
                 child = self._wait(waiter)
             if child is None:
@@ -94,6 +106,8 @@ class Pool:
 
     def give(self, child: Child) -> None:
         """The thread has its answer; a subprocess that has ended leaves its place to a new one."""
+        if child.dropped:
+            child.tell_dropped()
         with self._lock:
             if child.is_alive and not self._is_closed:
                 self._hand_on(child)
@@ -153,7 +167,7 @@ class Pool:
         for booking in self._bookings:
             booking.is_revoked = True
 
-    def _choose(self, wanted: Child | None) -> tuple[Child | None, _Waiter | None]:
+    def _choose(self, wanted: Child | None, request: bytes | None) -> tuple[Child | None, _Waiter | None]:
         """A free one; or none and nobody to wait for: start one; or a place in the line."""
         if self._is_closed:
             raise self._driver.InterfaceError("the SQLProxy is closed")
@@ -168,11 +182,27 @@ class Pool:
         elif len(self._children) + self._starting < self._size:
             self._starting += 1
             return None, None
-        waiter = _Waiter(wanted)
+        waiter = _Waiter(wanted, request)
         self._waiters.append(waiter)
         return None, waiter
 
     def _wait(self, waiter: _Waiter) -> Child | None:
+        try:
+            return self._given(waiter)
+        except BaseException:
+            # Ctrl-C, for one: what was given meanwhile goes on to the next.
+            with self._lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                if waiter.may_start:
+                    self._starting -= 1
+                    self._give_place()
+            if waiter.given is not None:
+                waiter.given.close()
+                self.give(waiter.given)
+            raise
+
+    def _given(self, waiter: _Waiter) -> Child | None:
         deadline_s = time.monotonic() + self._wait_s
         while not waiter.gate.acquire(timeout=_LOOK_S):
             self._revoke_idle()
@@ -206,6 +236,8 @@ class Pool:
             if waiter.wanted is None or waiter.wanted is child:
                 self._waiters.remove(waiter)
                 waiter.given = child
+                if waiter.request is not None:
+                    child.hand(waiter.request)
                 waiter.gate.release()
                 return
         self._idle.append(child)

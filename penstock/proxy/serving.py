@@ -47,7 +47,7 @@ class Subprocess:
             try:
                 self._served = Served(boot)
             except Exception as error:  # noqa: BLE001 - told to the thread that wanted the connection
-                self._send(self._failed(error, is_last=True))
+                self._send(self._failed(error), wire.LAST)
                 return
             self._results = Results(
                 limit=boot.cursors, idle_s=boot.idle_s, error=self._served.module.OperationalError
@@ -74,7 +74,7 @@ class Subprocess:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             served.undo()
             broken = served.is_broken()
-            self._send(self._failed(error, is_last=broken))
+            self._send(self._failed(error), wire.LAST if broken else wire.DONE)
             return not broken
         return True
 
@@ -83,8 +83,9 @@ class Subprocess:
             case wire.Statement():
                 self._run_statement(request)
             case wire.Fetch():
-                self._results.drop(request.dropped)
                 self._send_rows(request.cursor)
+            case wire.Drop():
+                self._results.drop(request.cursors)
             case wire.Begin():
                 self._served.begin()
                 self._send(wire.Value())
@@ -113,7 +114,6 @@ class Subprocess:
 
     def _run_statement(self, request: wire.Statement) -> None:
         served = self._served
-        self._results.drop(request.dropped)
         if not request.commits and self._boot.writes and not served.is_in_transaction():
             raise served.module.OperationalError(
                 f"the transaction has been rolled back, {self._served.why_over(self._boot.idle_s)}; begin again"
@@ -143,7 +143,7 @@ class Subprocess:
             self._results.make_room(result)
         else:
             served.settle(commits=request.commits)
-        if self._send_part(answer, result):
+        if self._send_part(answer, result, whole=False):
             self._results.add(request.cursor, result)
         else:
             result.close()
@@ -164,28 +164,28 @@ class Subprocess:
         # The last rows follow the commit, so that nobody takes for done what was not.
         if not answer.more:
             self._served.settle(commits=commits)
-        while self._send_part(answer, result):
+        while self._send_part(answer, result, whole=True):
             answer = wire.Rows(*result.next_rows())
             if not answer.more:
                 self._served.settle(commits=commits)
         result.close()
 
-    def _send_part(self, answer: wire.Result | wire.Rows, result: Open) -> bool:
+    def _send_part(self, answer: wire.Result | wire.Rows, result: Open, *, whole: bool) -> bool:
         """True when there is more to send; rows that would not fit into a frame come with the next one."""
         try:
-            self._send(answer)
+            self._send(answer, wire.MORE if whole and answer.more else wire.DONE)
         except FrameError as error:
             if len(answer.rows) <= 1:
                 result.close()
                 raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
             half = len(answer.rows) // 2
             result.put_back(answer.rows[half:])
-            return self._send_part(replace(answer, rows=answer.rows[:half], more=True), result)
+            return self._send_part(replace(answer, rows=answer.rows[:half], more=True), result, whole=whole)
         return answer.more
 
     def _send_rows(self, number: int) -> None:
         result = self._results.find(number)
-        if not self._send_part(wire.Rows(*result.next_rows()), result):
+        if not self._send_part(wire.Rows(*result.next_rows()), result, whole=False):
             self._results.drop([number])
 
     def _run_function(self, request: wire.Run) -> None:
@@ -213,10 +213,10 @@ class Subprocess:
             return rows
         return [packed_row(row) for row in rows]
 
-    def _send(self, answer: wire.Answer) -> None:
-        self._line.send(wire.encode(answer))
+    def _send(self, answer: wire.Answer, mark: bytes = wire.DONE) -> None:
+        self._line.send(wire.encode(answer), mark)
 
-    def _failed(self, error: BaseException, *, is_last: bool = False) -> wire.Failed:
+    def _failed(self, error: BaseException) -> wire.Failed:
         driver = sys.modules.get(self._boot.driver)
         module, name = type(error).__module__, type(error).__name__
         for kind in type(error).__mro__[:-3]:
@@ -231,7 +231,6 @@ class Subprocess:
             [argument if isinstance(argument, int | str) else str(argument) for argument in error.args],
             getattr(error, "sqlite_errorcode", None),
             text.encode(errors="backslashreplace")[-16_384:].decode(errors="ignore"),
-            is_last,
         )
 
 

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from penstock.config.limits import LimitsSection
 from penstock.errors import ConfigurationError
 from penstock.proxy import wire
-from penstock.proxy.child import Child
+from penstock.proxy.child import Child, decoded, whole
 from penstock.proxy.connection import Connection
 from penstock.proxy.functions import name_of
 from penstock.proxy.pool import Pool
@@ -107,10 +107,9 @@ class SQLProxy:
         packed_parameters = parameters_of(parameters, self)
         self._refuse_control(sql)
 
-        def ask(_pool: Pool, child: Child, commits: bool) -> list[tuple[Any, ...]]:  # noqa: FBT001 - a callback
-            return child.collect(
-                statement(sql, packed_parameters, commits=commits, dropped=child.take_dropped())
-            )[1]
+        def ask(pool: Pool, commits: bool) -> list[tuple[Any, ...]]:  # noqa: FBT001 - a callback
+            request = wire.encode(statement(sql, packed_parameters, commits=commits))
+            return whole(pool.exchange(request), self.driver)[1]
 
         return self.alone(sql, ask)
 
@@ -141,12 +140,8 @@ class SQLProxy:
         cannot cross, what the function raised if that is Python's own or the driver's, else `ProxyError`.
         """
         request = wire.Run(*name_of(function), [packed(argument) for argument in arguments], write)
-        pool = self.pool(writes=write)
-        child = pool.take()
-        try:
-            answer = child.ask(request)
-        finally:
-            pool.give(child)
+        (part,) = self.pool(writes=write).exchange(wire.encode(request))
+        answer = decoded(part, self.driver)
         assert isinstance(answer, wire.Value)
         value: _T = answer.value
         return value
@@ -157,16 +152,16 @@ class SQLProxy:
         for pool in set(self._pools):
             pool.close()
 
-    def alone(self, sql: str, ask: Callable[[Pool, Child, bool], _T]) -> _T:
+    def alone(self, sql: str, ask: Callable[[Pool, bool], _T]) -> _T:
         """Ask for a statement that is a transaction of its own, wherever it belongs."""
         if self.is_sqlite and kind_of(sql) is Kind.READS:
             try:
-                return _with_child(self.pool(writes=False), ask, commits=False)
+                return ask(self.pool(writes=False), False)
             except sqlite3.OperationalError as error:
                 # It looked like a read and was none (WITH … INSERT, PRAGMA user_version = 1); nothing has happened yet.
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_READONLY:
                     raise
-        return _with_child(self.pool(writes=True), ask, commits=True)
+        return ask(self.pool(writes=True), True)
 
     def pool(self, *, writes: bool) -> Pool:
         """The subprocesses that read, or the one that writes; all of them for another driver."""
@@ -232,14 +227,6 @@ class SQLProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _with_child(pool: Pool, ask: Callable[[Pool, Child, bool], _T], *, commits: bool) -> _T:
-    child = pool.take()
-    try:
-        return ask(pool, child, commits)
-    finally:
-        pool.give(child)
 
 
 def _close_all() -> None:

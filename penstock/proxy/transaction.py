@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from penstock.proxy import wire
-from penstock.proxy.child import Child
+from penstock.proxy.child import Child, whole
 from penstock.proxy.pool import Pool
 from penstock.proxy.values import packed_parameters
 
@@ -46,8 +46,7 @@ class Transaction:
         Raises what the driver raises, and its `OperationalError` when the transaction is over: ended, idle for too long,
         or its subprocess died.
         """
-        request = statement(sql, parameters_of(parameters, self._driver))
-        return self.ask(lambda child: child.collect(request))[1]
+        return self.whole(statement(sql, parameters_of(parameters, self._driver)))[1]
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> int:
         """Run a statement with each row of parameters; how many rows changed, -1 when the driver does not say.
@@ -56,10 +55,14 @@ class Transaction:
         """
         changed = 0
         for batch in batches(rows, self._driver):
-            request = statement(sql, batch, many=True)
-            answer = self.ask(lambda child, request=request: child.collect(request))[0]  # type: ignore[misc]
+            answer, _ = self.whole(statement(sql, batch, many=True))
             changed = changed + answer.rowcount if answer.rowcount >= 0 and changed >= 0 else -1
         return changed
+
+    def whole(self, request: wire.Statement) -> tuple[wire.Result, list[tuple[Any, ...]]]:
+        """A statement's answer and all of its rows. Raises as `execute` does."""
+        payload = wire.encode(request)
+        return whole(self.ask(lambda child: child.exchange(payload)), self._driver.driver)
 
     def ask(self, question: Callable[[Child], _Answer]) -> _Answer:
         """Run a question on its subprocess. Raises as `execute` does."""
@@ -105,10 +108,9 @@ def statement(
     many: bool = False,
     commits: bool = False,
     cursor: int = 0,
-    dropped: Sequence[int] = (),
 ) -> wire.Statement:
     """The question that runs a statement."""
-    return wire.Statement(sql, parameters, many, cursor, commits, list(dropped))
+    return wire.Statement(sql, parameters, many, cursor, commits)
 
 
 def parameters_of(parameters: Any, driver: Any) -> Any:

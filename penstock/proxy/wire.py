@@ -33,15 +33,18 @@ class Statement(Struct, frozen=True, array_like=True, tag=True):
     """Under which number the rest of the rows is fetched; 0: send all of them."""
     commits: bool
     """It is a transaction of its own."""
-    dropped: list[int]
-    """Cursors that nobody will ask for any more."""
 
 
 class Fetch(Struct, frozen=True, array_like=True, tag=True):
     """Send more rows of an open cursor."""
 
     cursor: int
-    dropped: list[int]
+
+
+class Drop(Struct, frozen=True, array_like=True, tag=True):
+    """Cursors that nobody will ask for any more; the one thing that is not answered."""
+
+    cursors: list[int]
 
 
 class Begin(Struct, frozen=True, array_like=True, tag=True):
@@ -63,7 +66,7 @@ class Run(Struct, frozen=True, array_like=True, tag=True):
     commits: bool
 
 
-Request: TypeAlias = Boot | Statement | Fetch | Begin | End | Run
+Request: TypeAlias = Boot | Statement | Fetch | Drop | Begin | End | Run
 
 
 class Result(Struct, frozen=True, array_like=True, tag=True):
@@ -99,11 +102,15 @@ class Failed(Struct, frozen=True, array_like=True, tag=True):
     code: int | None
     """SQLite's extended error code."""
     traceback: str
-    is_last: bool
-    """The connection is broken, and the subprocess ends."""
 
 
 Answer: TypeAlias = Result | Rows | Value | Failed
+
+#: Before each answer stands what follows it, so that a subprocess is free for others before its rows are decoded:
+#: another part of the same answer; nothing; nothing ever, because the connection is broken.
+MORE: Final = b"+"
+DONE: Final = b"."
+LAST: Final = b"!"
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_request: Final = msgspec.msgpack.Decoder(Request, ext_hook=extension).decode
