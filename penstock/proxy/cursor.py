@@ -23,7 +23,7 @@ class Cursor:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.arraysize = 1
-        self.description: list[_Row] | None = None
+        self.description: tuple[_Row, ...] | None = None
         self.rowcount = -1
         self.lastrowid: Any = None
         self._rows: list[_Row] = []

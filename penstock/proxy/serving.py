@@ -128,7 +128,7 @@ class Subprocess:
             cursor.close()
             return
         result = Open(cursor, self._carried)
-        description = [tuple(map(_described, column)) for column in cursor.description]
+        description = tuple(tuple(map(_described, column)) for column in cursor.description)
         rowcount = -1 if cursor.rowcount is None else cursor.rowcount
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
             # RETURNING: until it is read to its end the statement has not ended.

@@ -29,9 +29,11 @@ _OF_DRIVER: Final = frozenset(
     {
         "Warning", "Error", "InterfaceError", "DatabaseError", "DataError", "OperationalError", "IntegrityError",
         "InternalError", "ProgrammingError", "NotSupportedError", "paramstyle", "Date", "Time", "Timestamp", "DateFromTicks",
-        "TimeFromTicks", "TimestampFromTicks", "Binary", "STRING", "BINARY", "NUMBER", "DATETIME", "ROWID",
+        "TimeFromTicks", "TimestampFromTicks", "Binary",
     }
 )  # fmt: skip
+#: What a column's type code is compared with.
+_TYPES: Final = {name: name for name in ("STRING", "BINARY", "NUMBER", "DATETIME", "ROWID")}
 _CONTROL: Final = frozenset({Kind.BEGINS, Kind.COMMITS, Kind.ROLLS_BACK, Kind.SAVES})
 
 _proxies: Final[WeakSet[SQLProxy]] = WeakSet()
@@ -212,6 +214,9 @@ class SQLProxy:
             self.close()
 
     def __getattr__(self, name: str) -> Any:
+        if name in _TYPES:
+            # sqlite3 has none, because its columns have no types.
+            return getattr(self.driver, name, None) or _TYPES[name]
         if name in _OF_DRIVER:
             return getattr(self.driver, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

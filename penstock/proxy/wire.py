@@ -72,7 +72,7 @@ Request: TypeAlias = Boot | Statement | Fetch | Drop | Begin | End | Run
 class Result(Struct, frozen=True, array_like=True, tag=True):
     """What a statement gave, with its first rows."""
 
-    description: list[tuple[Any, ...]] | None
+    description: tuple[tuple[Any, ...], ...] | None
     rowcount: int
     lastrowid: Any
     rows: list[tuple[Any, ...]]
