@@ -40,6 +40,7 @@ class Booking:
         self.lock = threading.Lock()
         """Held while a statement runs."""
         self.used_at_s = time.monotonic()
+        self.used_by = threading.get_ident()
         self.is_revoked = False
 
 
@@ -182,6 +183,12 @@ class Pool:
         elif len(self._children) + self._starting < self._size:
             self._starting += 1
             return None, None
+        mine = threading.get_ident()
+        if len(self._bookings) == self._size and all(booking.used_by == mine for booking in self._bookings):
+            raise self._driver.ProgrammingError(
+                "this thread would wait for itself: it has a transaction open that holds the subprocess it needs; use that "
+                "transaction for this statement, or end it before. Nothing was run"
+            )
         waiter = _Waiter(wanted, request)
         self._waiters.append(waiter)
         return None, waiter

@@ -17,6 +17,8 @@ _FIRST_ROWS: Final = 50
 _STEP_ROWS: Final = 2_000
 #: Rows of a result that a commit may have to keep until they are fetched.
 _KEPT_ROWS: Final = 100_000
+#: A result that nobody reads on is closed: SQLite could not tidy up its log as long as it is open.
+ABANDONED_S: Final = 60.0
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -98,14 +100,21 @@ class Results:
     def make_room(self, result: Open) -> None:
         """For one more; those that were idle for too long are closed. Raises words, and closes it, when there are too many."""
         if len(self._open) >= self._limit:
-            old_s = time.monotonic() - self._idle_s
-            self.drop([n for n, other in self._open.items() if other.used_at_s < old_s])
+            self.drop_abandoned(self._idle_s)
         if len(self._open) >= self._limit:
             result.close()
             raise self._error(
                 f"{self._limit} results are open in one subprocess of the proxy and not read to their end: close cursors, or "
                 "fetch all rows"
             )
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def drop_abandoned(self, after_s: float = ABANDONED_S) -> None:
+        """Close those of which nobody has read for so long."""
+        old_s = time.monotonic() - after_s
+        self.drop([number for number, result in self._open.items() if result.used_at_s < old_s])
 
     def find(self, number: int) -> Open:
         """The open result. Raises words when it was closed meanwhile."""

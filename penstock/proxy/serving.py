@@ -19,7 +19,7 @@ from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.functions import function_of
 from penstock.proxy.line import Line
-from penstock.proxy.results import Open, Results
+from penstock.proxy.results import ABANDONED_S, Open, Results
 from penstock.proxy.served import Served
 from penstock.proxy.statements import Kind, inserts, kind_of, vacuums
 from penstock.proxy.values import packed, packed_row
@@ -67,6 +67,9 @@ class Subprocess:
             # Nobody else can write, or use this connection; the thread finds out with its next statement.
             self._results.drop_all()
             served.end(commit=False)
+        elif len(self._results):
+            self._poller.poll(ABANDONED_S * 1000)
+            self._results.drop_abandoned()
         request = wire.decode_request(self._line.receive())
         try:
             served.ready()

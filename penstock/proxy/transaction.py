@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -76,7 +77,7 @@ class Transaction:
             try:
                 return question(booking.child)
             finally:
-                booking.used_at_s = time.monotonic()
+                booking.used_at_s, booking.used_by = time.monotonic(), threading.get_ident()
                 if not booking.child.is_alive:
                     self._pool.end(booking, commit=False)
 

@@ -21,6 +21,7 @@ from penstock.channels.frames import encode_frame
 from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.line import Line
+from penstock.proxy.results import Open, Results
 from penstock.proxy.serving import Subprocess
 from tests.proxy import functions
 
@@ -60,6 +61,47 @@ def test_a_transaction_that_works_is_not_idle(path: Path) -> None:
                 tx.execute("SELECT 1")
                 threading.Event().wait(0.05)
         waiting.result(20)
+
+
+def test_a_thread_that_would_wait_for_its_own_transaction_is_told_at_once(proxy: SQLProxy) -> None:
+    began_s = time.monotonic()
+    with proxy.transaction() as tx:
+        tx.execute("DELETE FROM t WHERE x = 1")
+        with pytest.raises(sqlite3.ProgrammingError, match="would wait for itself"):
+            proxy.execute("INSERT INTO t (x) VALUES (1)")
+        with pytest.raises(sqlite3.ProgrammingError, match="would wait for itself"):
+            proxy.transaction()
+    assert time.monotonic() - began_s < 4
+    assert proxy.execute("SELECT count(*) FROM t") == [(999,)]
+
+
+def test_a_half_read_result_of_a_transaction_does_not_lock_the_next_one_out(
+    proxy: SQLProxy, path: Path
+) -> None:
+    # A writer that still reads what another program has changed since is told at once that the database is locked.
+    proxy.executemany("INSERT INTO t (x) VALUES (?)", ((f"row {x}",) for x in range(30_000)))
+    connection = proxy.connect()
+    connection.execute("UPDATE t SET x = 0 WHERE x = 0")
+    rest = connection.execute("SELECT x FROM t")
+    assert rest.fetchone() == (0,)
+    connection.commit()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("INSERT INTO t (x) VALUES (1)")
+
+    proxy.execute("INSERT INTO t (x) VALUES (2)")
+    assert len(rest.fetchall()) == 30_999
+    connection.close()
+
+
+def test_a_result_that_nobody_reads_on_is_closed() -> None:
+    results = Results(limit=9, idle_s=9, error=sqlite3.OperationalError)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        results.add(1, Open(connection.execute("SELECT 1"), list))
+        results.drop_abandoned()
+        assert len(results) == 1
+        results.drop_abandoned(after_s=0)
+        with pytest.raises(sqlite3.OperationalError, match="idle for too long"):
+            results.find(1)
 
 
 def test_a_thread_that_waits_too_long_for_a_process_is_told_who_has_them(path: Path) -> None:
