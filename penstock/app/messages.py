@@ -32,6 +32,15 @@ class History(Struct, frozen=True, array_like=True):
     """How often it was a dead letter that somebody sent back."""
     past: str = ""
     """JSON: how it ended before each of the last of these, oldest first."""
+    starts: int = 0
+    """How often it came back from a service that may have ended with it; counted by us where the bus does not count."""
+    alone: bool = False
+    """Its next run is the only one of a suspect, and is counted beforehand: redelivered, that run ended its service."""
+
+    @property
+    def may_have_run(self) -> bool:
+        """True when an earlier run may have had effects that nobody heard of."""
+        return self.alone or self.starts > 0
 
 
 FRESH = History()

@@ -12,7 +12,7 @@ every message of the batch is confirmed or refused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -20,6 +20,14 @@ from typing import Protocol, TypeAlias
 from penstock.app.messages import FRESH, Headers, History, Outgoing
 from penstock.app.queues import QueueDeclaration
 from penstock.errors import PublishError
+
+
+class Told(Protocol):
+    """Who is told that an ack has left; what it does may not raise."""
+
+    def note_acked(self, at_s: float) -> None:
+        """The ack was written to the connection, or is durable in the file, at this time, monotonic."""
+        ...
 
 
 class Settler(Protocol):
@@ -34,8 +42,8 @@ class Settler(Protocol):
         """True once deliveries that came over it can no longer be settled."""
         ...
 
-    def ack(self, tag: int) -> bool:
-        """The delivery's effects are durable; the bus may forget it."""
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        """The delivery's effects are durable; the bus may forget it. `told` hears of it when the ack has left."""
         ...
 
     def requeue(self, tag: int) -> bool:
@@ -61,8 +69,8 @@ class Delivery:
     priority: int | None = None
     timestamp_s: float | None = None
     redelivered: bool = False
-    delivery_count: int = 0
-    """The broker's own count of earlier deliveries: a hint, network cuts raise it too."""
+    delivery_count: int | None = 0
+    """The bus's own count of earlier deliveries, a hint: network cuts raise it too. None: it was delivered, uncounted."""
     history: History = FRESH
     """What Penstock wrote on it earlier; the default unless the bus vouches for the writer."""
 
@@ -78,6 +86,24 @@ class Subscription:
     prefetch: int
 
 
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """A moment of a bus, for metrics; what the other kind of bus counts is 0 or empty."""
+
+    publishing_waits: str | None = None
+    """Why the bus takes no messages now, in its own words; None: it takes them."""
+    alarms: int = 0
+    """How often it stopped taking them."""
+    reconnects: Mapping[str, int] = field(default_factory=dict)
+    """How often each of its connections came back, by its purpose."""
+    consumers_restarted: int = 0
+    """Consumers that were lost while their connection stood, and started again."""
+    acks_waiting: int = 0
+    """Acks and requeues that were asked for and have not left."""
+    group_commits: Mapping[int, int] = field(default_factory=dict)
+    """Commits of the embedded bus, by the number of requests in them."""
+
+
 class Bus(Protocol):
     """One connection to a bus, for consuming and publishing; opened by `connect`, closed by `aclose`.
 
@@ -91,6 +117,10 @@ class Bus(Protocol):
 
     def consuming(self) -> frozenset[str]:
         """Queues whose consumer the bus has confirmed and not taken back; none while the connection is down."""
+        ...
+
+    def statistics(self) -> BusStatistics:
+        """A moment of it; harmless at any time."""
         ...
 
     async def connect(self) -> None:
@@ -125,6 +155,10 @@ class Bus(Protocol):
 
     async def flush(self) -> None:
         """Returns when every ack and requeue asked for so far has been handed to the bus."""
+        ...
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the bus has taken the acks asked for so far on these queues, or its connection is gone."""
         ...
 
     async def depth(self, queue: str) -> int | None:

@@ -58,10 +58,11 @@ class Answers:
 
     async def ready(self, request: Request) -> Response:
         """200 while messages are handled."""
-        why_not = await self._why_not_ready()
+        why_not, warnings = await self._readiness()
+        details = {"warnings": list(warnings)} if warnings else {}
         if why_not:
-            return self._state(request, "not ready", 503, why=list(why_not))
-        return self._state(request, "ready", 200)
+            return self._state(request, "not ready", 503, why=list(why_not), **details)
+        return self._state(request, "ready", 200, **details)
 
     async def metrics(self, request: Request) -> Response:
         """What Prometheus reads."""
@@ -90,11 +91,13 @@ class Answers:
         text, content_type = self._exposition.write(seen, request.headers.get("accept", ""))
         return Response(text, headers={**_FRESH, "Content-Type": content_type})
 
-    async def _why_not_ready(self) -> tuple[str, ...]:
-        watch = self._sources.watch
-        why_not = None if watch.is_blocked else await self._ask(self._sources.readiness.why_not)
-        lag_s = watch.lag_s()
-        return why_not if why_not is not None else (f"the loop has not turned for {lag_s:.1f} s",)
+    async def _readiness(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is missing, and what should be known."""
+        watch, readiness = self._sources.watch, self._sources.readiness
+        answer = (
+            None if watch.is_blocked else await self._ask(lambda: (readiness.why_not(), readiness.warnings()))
+        )
+        return answer or ((f"the loop has not turned for {watch.lag_s():.1f} s",), ())
 
     async def _ask(self, question: Callable[[], T]) -> T | None:
         """Ask on the reactor's loop; None when it does not answer in time, or is closed."""

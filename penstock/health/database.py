@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 #: Between two questions. Each is a connection of its own: a kept one would miss that no new one can be opened.
-ASK_EVERY_S: Final = 3.0
-#: An answer counts for so long.
-ANSWER_LASTS_S: Final = 10.0
+ASK_EVERY_S: Final = 2.0
+#: An answer counts for so long: a database that has gone silent is seen to be away within this time.
+ANSWER_LASTS_S: Final = 5.0
 
 _log = structlog.get_logger("penstock.health")
 

@@ -6,7 +6,7 @@ Labels are queue, handler, and words from short lists of ours; nothing that a me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
@@ -22,8 +22,11 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
+from penstock.buses.contract import BusStatistics
 from penstock.health.loop_watch import LoopWatch
+from penstock.reactor.decide import Cause
 from penstock.reactor.figures import Figures, HandlerFigures
+from penstock.reactor.settle import NOT_CARRIED, UNROUTABLE
 from penstock.reactor.tally import Histogram, Tally
 
 #: Of the outcomes' types, as the architecture page has them.
@@ -35,6 +38,8 @@ OUTCOMES: Final = {
     "Died": "died",
 }
 RETURNED: Final = "returned"
+CAUSES: Final = tuple(cause.value for cause in Cause)
+UNDELIVERABLE: Final = (UNROUTABLE, NOT_CARRIED)
 #: Of slots; one that is not among them is counted all the same.
 PHASES: Final = ("booting", "idle", "decoding", "handler", "in transaction", "committing", "ended", "closing")
 #: Upper bounds of the number of statements in one commit.
@@ -42,6 +47,14 @@ GROUP_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _GO_FLOAT: Final[Callable[[float], str]] = floatToGoString
 _BY_HANDLER: Final = ("queue", "handler")
+
+
+def _outcomes(tally: Tally) -> Mapping[str, int]:
+    others = {kind.__name__: number for kind, number in tally.others.items()}
+    # One that returned and published is of its own type's count, one that only returned is not.
+    returned = tally.returned + others.get("Returned", 0)
+    return {RETURNED: returned} | {words: others.get(name, 0) for name, words in OUTCOMES.items()}
+
 
 _COUNTERS: Final[tuple[tuple[str, str, Callable[[Tally], int]], ...]] = (
     ("penstock_deliveries", "Deliveries taken on.", lambda tally: tally.delivered),
@@ -61,19 +74,43 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[Tally], int]], ...]] = (
         lambda tally: tally.retried,
     ),
     (
-        "penstock_dead_letters",
-        "Deliveries that were given up: published to the dead-letter queue, confirmed, acked.",
-        lambda tally: tally.dead,
-    ),
-    (
         "penstock_handed_back",
         "Deliveries given back to the bus, because they were not begun or could not be ended.",
         lambda tally: tally.handed_back,
     ),
     (
+        "penstock_starts_counted",
+        "Deliveries published again before they ran, because they may have ended a whole service.",
+        lambda tally: tally.counted,
+    ),
+    (
         "penstock_deadline_kills",
         "Workers killed because a handler ignored its deadline.",
         lambda tally: tally.deadline_kills,
+    ),
+)
+#: Counters with a label more, and all the words that it has.
+_BY_WORD: Final[tuple[tuple[str, str, str, Sequence[str], Callable[[Tally], Mapping[str, int]]], ...]] = (
+    (
+        "penstock_outcomes",
+        "How runs ended.",
+        "outcome",
+        (RETURNED, *OUTCOMES.values()),
+        _outcomes,
+    ),
+    (
+        "penstock_dead_letters",
+        "Deliveries that were given up: published to the dead-letter queue, confirmed, acked.",
+        "reason",
+        CAUSES,
+        lambda tally: tally.dead,
+    ),
+    (
+        "penstock_undeliverable",
+        "Messages that a handler published and nobody took; each is a dead letter of its own.",
+        "reason",
+        UNDELIVERABLE,
+        lambda tally: tally.undeliverable,
     ),
 )
 _GAUGES: Final[tuple[tuple[str, str, Callable[[HandlerFigures], float]], ...]] = (
@@ -98,7 +135,7 @@ _HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[Tally], Histogram]], ...]] = 
     ),
     (
         "penstock_ack_lag_seconds",
-        "From the end of the handling to the ack: the rest of the batch, publishing, confirms.",
+        "From the end of the handling until its ack was written: the rest of the batch, publishing, confirms.",
         lambda tally: tally.ack_lag,
     ),
 )
@@ -143,6 +180,7 @@ class Exposition:
         if self._seen.figures is not None:
             yield from _of_handlers(self._seen.figures.handlers)
             yield from _of_service(self._seen.figures)
+            yield from _of_bus(self._seen.figures.bus)
 
     def _health(self, seen: Seen) -> Iterator[Metric]:
         watch = self._watch
@@ -184,11 +222,14 @@ def _of_handlers(handlers: Iterable[HandlerFigures]) -> Iterator[Metric]:
         for label, one in zip(labels, handlers, strict=True):
             counter.add_metric(label, count(one.tally))
         yield counter
-    outcomes = CounterMetricFamily("penstock_outcomes", "How runs ended.", labels=(*_BY_HANDLER, "outcome"))
-    for label, one in zip(labels, handlers, strict=True):
-        for outcome, number in _outcomes(one.tally).items():
-            outcomes.add_metric((*label, outcome), number)
-    yield outcomes
+    for name, words, by, found, counts in _BY_WORD:
+        counter = CounterMetricFamily(name, words, labels=(*_BY_HANDLER, by))
+        for label, one in zip(labels, handlers, strict=True):
+            counted = counts(one.tally)
+            for word in found:
+                # From the start, at 0: of a series that begins with its first event, no increase is seen.
+                counter.add_metric((*label, word), counted.get(word, 0))
+        yield counter
     for name, words, value in _GAUGES:
         gauge = GaugeMetricFamily(name, words, labels=_BY_HANDLER)
         for label, one in zip(labels, handlers, strict=True):
@@ -228,11 +269,34 @@ def _of_service(figures: Figures) -> Iterator[Metric]:
     )
 
 
-def _outcomes(tally: Tally) -> Mapping[str, int]:
-    others = {kind.__name__: number for kind, number in tally.others.items()}
-    # One that returned and published is of its own type's count, one that only returned is not.
-    returned = tally.returned + others.get("Returned", 0)
-    return {RETURNED: returned} | {words: others.get(name, 0) for name, words in OUTCOMES.items()}
+def _of_bus(bus: BusStatistics) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "penstock_publishing_blocked",
+        "1 while the bus takes no messages: a memory or disk alarm of the broker, no space for the embedded bus.",
+        value=bus.publishing_waits is not None,
+    )
+    yield CounterMetricFamily(
+        "penstock_publishing_alarms", "How often the bus stopped taking messages.", value=bus.alarms
+    )
+    reconnects = CounterMetricFamily(
+        "penstock_reconnects", "How often a connection to the broker came back.", labels=("connection",)
+    )
+    for connection, number in bus.reconnects.items():
+        reconnects.add_metric((connection,), number)
+    yield reconnects
+    yield CounterMetricFamily(
+        "penstock_consumers_restarted",
+        "Consumers that the broker dropped while the connection stood, and that were started again.",
+        value=bus.consumers_restarted,
+    )
+    yield GaugeMetricFamily(
+        "penstock_acks_waiting", "Acks that were asked for and have not left.", value=bus.acks_waiting
+    )
+    yield _histogram(
+        "penstock_bus_group_commit_requests",
+        "Publishes and rounds of acks and claims in one commit of the embedded bus.",
+        _sizes(bus.group_commits),
+    )
 
 
 def _sizes(commits: Mapping[int, int]) -> Histogram:

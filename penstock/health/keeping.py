@@ -41,7 +41,7 @@ async def kept_health(
     Raises `ConfigurationError` when the endpoint is wanted and cannot be had.
     """
     database = None if settings.database.url is None else DatabaseWatch(ask_database)
-    readiness = Readiness(reactor.why_not_ready, database, stop.requested)
+    readiness = Readiness(reactor.why_not_ready, database, stop.requested, reactor.warnings)
     watch = LoopWatch(settings.service.blocked_seconds, dump_fd=_stderr())
     plural = "1 queue" if len(queues) == 1 else f"{len(queues)} queues"
     systemd = Systemd.from_environment(os.environ, readiness, when_ready=f"consuming {plural}")

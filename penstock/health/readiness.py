@@ -12,7 +12,7 @@ from penstock.health.database import DatabaseWatch
 class Readiness:
     """Asks everybody who has to be ready; on the loop.
 
-    `why_not_ready` is the reactor's, in words; `stopping` is set once a stop was requested.
+    `why_not_ready` and `warn` are the reactor's, in words; `stopping` is set once a stop was requested.
     """
 
     def __init__(
@@ -20,10 +20,12 @@ class Readiness:
         why_not_ready: Callable[[], list[str]],
         database: DatabaseWatch | None,
         stopping: asyncio.Event,
+        warn: Callable[[], list[str]] = list,
     ) -> None:
         self._why_not_ready = why_not_ready
         self._database = database
         self._stopping = stopping
+        self._warn = warn
 
     def __repr__(self) -> str:
         return f"<Readiness [{', '.join(self.why_not()) or 'ready'}]>"
@@ -47,3 +49,7 @@ class Readiness:
         if self._database is not None and (why := self._database.why_not()) is not None:
             words.append(why)
         return tuple(words)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What should be known and does not make it unready, in words."""
+        return tuple(self._warn())

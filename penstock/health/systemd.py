@@ -87,7 +87,9 @@ class Systemd:
             self._has_started = True
         elif not self._has_started:
             lines.append(f"EXTEND_TIMEOUT_USEC={MORE_TIME_S * 1_000_000}")
-        status = "; ".join(why_not).replace("\n", " ") or self._when_ready
+        status = "; ".join((*(why_not or (self._when_ready,)), *self._readiness.warnings())).replace(
+            "\n", " "
+        )
         if status != self._status:
             lines.append(f"STATUS={status}")
             self._status = status

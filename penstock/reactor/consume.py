@@ -3,6 +3,7 @@
 ```
  deliver ─▶ redelivered? joins its running work, or is acked again
          ─▶ stopping? handed back
+         ─▶ may have ended a service? counted first, and run one at a time
          ─▶ too long? settled as a dead letter, unread
          ─▶ async def? a coroutine     plain? the dispatcher, and the filler is woken
 ```
@@ -18,11 +19,14 @@ import structlog
 from penstock.app.decode import too_long
 from penstock.app.outcomes import Unreadable
 from penstock.buses.contract import Delivery
+from penstock.reactor.apart import Apart
 from penstock.reactor.coroutines import Coroutines
+from penstock.reactor.counting import Counting
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.join import Joiner
 from penstock.reactor.settle import Settlement
-from penstock.reactor.work import Served, Work, is_suspect
+from penstock.reactor.suspicion import Suspicion, suspicion
+from penstock.reactor.work import Served, Work
 
 _log = structlog.get_logger("penstock.consume")
 
@@ -39,6 +43,8 @@ class Intake:
         settlement: Settlement,
         coroutines: Coroutines,
         dispatcher: Dispatcher,
+        counting: Counting,
+        apart: Apart,
         wake: Callable[[], None],
         on_delivered: Callable[[], None],
     ) -> None:
@@ -48,6 +54,8 @@ class Intake:
         self._settlement = settlement
         self._coroutines = coroutines
         self._dispatcher = dispatcher
+        self._counting = counting
+        self._apart = apart
         self._wake = wake
         self._on_delivered = on_delivered
         self._is_stopped = False
@@ -66,11 +74,26 @@ class Intake:
         self.delivered += 1
         served = self._by_queue[delivery.queue]
         served.tally.delivered += 1
-        work = Work(delivery, served, alone=is_suspect(delivery))
+        work = Work(delivery, served, alone=delivery.history.crashes > 0 or delivery.history.alone)
         self._joiner.begin(work)
+        suspected = suspicion(delivery)
         if self._is_stopped:
             self._settlement.hand_back(work)
-        elif len(delivery.body) > self._body_bytes:
+        elif suspected is Suspicion.CLEAR:
+            if delivery.history.may_have_run:
+                self._counting.admit(work, self.begin)
+            else:
+                self.begin(work)
+        elif suspected is Suspicion.UNCOUNTED:
+            self._counting.count(work)
+        else:
+            self._apart.take_on(work)
+        self._on_delivered()
+
+    def begin(self, work: Work) -> None:
+        """It is its turn: to a coroutine, or to the line for a slot."""
+        delivery, served = work.delivery, work.served
+        if len(delivery.body) > self._body_bytes:
             # Refused here: it would be copied twice to reach a worker.
             self._settlement.settle([(work, Unreadable(too_long(len(delivery.body), self._body_bytes)))])
         elif served.handler.is_async:
@@ -78,7 +101,6 @@ class Intake:
         else:
             self._dispatcher.add(work)
             self._wake()
-        self._on_delivered()
 
     def _joins(self, delivery: Delivery) -> bool:
         running = self._joiner.find_running(delivery)

@@ -10,7 +10,7 @@
 | Unreadable  |                                     | dead letter |
 
 A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
-duplication wins.
+duplication wins. What is decided of a delivery before it runs, because it may have ended a whole service, is below.
 """
 
 from __future__ import annotations
@@ -48,6 +48,17 @@ class Verdict(Enum):
     RETRIED = "retried"
     DEAD = "dead lettered"
     HANDED_BACK = "handed back"
+    COUNTED = "start counted"
+    """It goes to the end of its queue, and the copy says that it was handed out."""
+
+
+class Cause(Enum):
+    """Why a delivery was given up, in a word; its reason has the details."""
+
+    REJECTED = "rejected"
+    UNREADABLE = "unreadable"
+    ATTEMPTS = "attempts"
+    CRASHES = "crashes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class Decision:
     """Failed runs so far, this one included."""
     has_twin: bool = False
     """A message with the same id, body and history may come: a retry that is not charged, a dead letter replayed."""
+    cause: Cause | None = None
+    """Of a dead letter."""
 
 
 ACK: Final = Decision(Verdict.ACKED)
@@ -85,9 +98,9 @@ class Judge:
             case Returned(published=published):
                 return Decision(Verdict.ACKED, published)
             case Rejected(reason=reason):
-                return case.dead(history, f"rejected by the handler: {reason}", None)
+                return case.dead(Cause.REJECTED, history, f"rejected by the handler: {reason}", None)
             case Unreadable(reason=reason, failure=failure):
-                return case.dead(history, reason, failure)
+                return case.dead(Cause.UNREADABLE, history, reason, failure)
             case AskedRetry(delay_s=delay_s, reason=reason):
                 return self._after_failure(case, f"retry asked for: {reason}", None, delay_s)
             case Raised(failure=failure, charged=True):
@@ -102,6 +115,29 @@ class Judge:
             case _:
                 assert_never(outcome)
 
+    def count_start(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It came back, and its bus does not say how often: a copy does from now on."""
+        history = replace(delivery.history, starts=delivery.history.starts + 1)
+        return _Case(delivery, handler, now_s).counted(history)
+
+    def set_apart(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It may have ended a service: the copy runs alone. A dead letter once it ended too many while it did."""
+        case = _Case(delivery, handler, now_s)
+        history = delivery.history
+        if history.alone:
+            history = _failed(replace(history, crashes=history.crashes + 1), now_s)
+            if history.crashes >= self.crash_attempts:
+                reason = (
+                    "the whole service ended while it ran alone; "
+                    f"it has killed {history.crashes} workers or services"
+                )
+                return case.dead(Cause.CRASHES, history, reason, None)
+        return case.counted(replace(history, alone=True))
+
+    def set_free(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
+        """It was to run alone and has not begun: when it comes back, that must not look like the end of a service."""
+        return _Case(delivery, handler, now_s).counted(replace(delivery.history, alone=False))
+
     def _after_failure(
         self, case: _Case, reason: str, failure: Failure | None, delay_s: float | None
     ) -> Decision:
@@ -109,7 +145,7 @@ class Judge:
         policy = case.handler.options.retry
         if history.attempts >= policy.attempts:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
-            return case.dead(history, f"{reason} (after {tries})", failure)
+            return case.dead(Cause.ATTEMPTS, history, f"{reason} (after {tries})", failure)
         wait_s = policy.delay_s(history.attempts, self.random) if delay_s is None else delay_s
         return case.retry(history, wait_s, reason)
 
@@ -122,7 +158,8 @@ class Judge:
             commit_unknown=history.commit_unknown or died.commit_unknown,
         )
         if history.crashes >= self.crash_attempts:
-            return case.dead(history, f"{reason}; it has killed {history.crashes} workers", None, died)
+            words = f"{reason}; it has killed {history.crashes} workers"
+            return case.dead(Cause.CRASHES, history, words, None, died)
         wait_s = case.handler.options.retry.delay_s(history.crashes, self.random)
         return case.retry(history, wait_s, reason)
 
@@ -134,7 +171,12 @@ class _Case:
     now_s: float
 
     def dead(
-        self, history: History, reason: str, failure: Failure | None, died: Died | None = None
+        self,
+        cause: Cause,
+        history: History,
+        reason: str,
+        failure: Failure | None,
+        died: Died | None = None,
     ) -> Decision:
         attempts = max(1, history.attempts)
         letter = dead_letter(
@@ -147,14 +189,22 @@ class _Case:
             history=replace(history, attempts=attempts),
             now_s=self.now_s,
         )
-        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True)
+        return Decision(Verdict.DEAD, (letter,), reason, attempts, has_twin=True, cause=cause)
 
     def retry(self, history: History, delay_s: float, reason: str) -> Decision:
+        # It ended, and its service did not: what was suspected is answered.
+        history = replace(history, starts=0, alone=False)
+        return self._comes_again(Verdict.RETRIED, history, delay_s, reason)
+
+    def counted(self, history: History) -> Decision:
+        return self._comes_again(Verdict.COUNTED, history, 0.0, "it may have ended the service that ran it")
+
+    def _comes_again(self, verdict: Verdict, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)
         message = again(self.delivery, routing_key=self.delivery.queue, headers=headers)
         message = replace(message, history=history, delay_s=delay_s, priority=self.delivery.priority)
         has_twin = history == self.delivery.history
-        return Decision(Verdict.RETRIED, (message,), reason, history.attempts, has_twin)
+        return Decision(verdict, (message,), reason, history.attempts, has_twin)
 
 
 def _failed(history: History, now_s: float) -> History:

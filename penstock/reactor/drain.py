@@ -12,8 +12,10 @@ import structlog
 
 from penstock.buses.contract import Bus
 from penstock.channels.db.service import DatabaseService
+from penstock.reactor.apart import Apart
 from penstock.reactor.consume import Intake
 from penstock.reactor.coroutines import Coroutines
+from penstock.reactor.counting import Counting
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.filling import Filler
 from penstock.reactor.pace import Pace
@@ -35,6 +37,8 @@ class Drain:
     intake: Intake
     pace: Pace
     dispatcher: Dispatcher
+    counting: Counting
+    apart: Apart
     coroutines: Coroutines
     filler: Filler
     settlement: Settlement
@@ -95,7 +99,7 @@ class Drain:
         await settled
 
     def _hand_back_waiting(self) -> None:
-        for work in self.dispatcher.clear():
+        for work in [*self.apart.clear(), *self.counting.clear(), *self.dispatcher.clear()]:
             self.settlement.hand_back(work)
 
 

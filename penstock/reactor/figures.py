@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.buses.contract import Bus
+from penstock.buses.contract import Bus, BusStatistics
 from penstock.channels.db.service import DatabaseService
 from penstock.reactor.calls import Calls
 from penstock.reactor.dispatch import Dispatcher
@@ -45,6 +45,7 @@ class Figures:
     """Commits of the database channel's writer, by the number of statements in them."""
     is_connected: bool
     """The bus."""
+    bus: BusStatistics
 
 
 def figures_of(
@@ -76,6 +77,7 @@ def figures_of(
         calls=dict(calls.counts),
         group_commits={} if writer is None else writer.group_commits,
         is_connected=bus.is_connected,
+        bus=bus.statistics(),
     )
 
 

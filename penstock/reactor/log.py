@@ -20,6 +20,7 @@ from structlog.typing import EventDict, Processor
 from penstock.app.logs import escape_controls, quiet_libraries, standard_level
 from penstock.channels.wire import Line
 from penstock.config.service import ServiceSection
+from penstock.reactor.noise import is_told_in_words, left_by_a_connection
 
 MAX_LINES: Final = 10_000
 #: A stop waits so long for the last lines.
@@ -93,6 +94,14 @@ class _StandardLibrary(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a fault of it is told in the log, and never raised into whoever logs."""
+        if is_told_in_words(record):
+            return
+        if (error := left_by_a_connection(record)) is not None:
+            structlog.get_logger(record.name).debug(
+                "what waited on a connection to the broker ended with it",
+                error=f"{type(error).__name__}: {error}",
+            )
+            return
         fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info

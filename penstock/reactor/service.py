@@ -27,9 +27,11 @@ from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Service
 from penstock.config import Settings
 from penstock.errors import ConfigurationError, PublishError
+from penstock.reactor.apart import Apart
 from penstock.reactor.calls import Calls
 from penstock.reactor.consume import Intake
 from penstock.reactor.coroutines import Coroutines
+from penstock.reactor.counting import Counting
 from penstock.reactor.decide import Judge, Verdict
 from penstock.reactor.dispatch import Dispatcher
 from penstock.reactor.drain import Drain
@@ -43,7 +45,7 @@ from penstock.reactor.pool import Pool
 from penstock.reactor.prefetch import refuse_endless, share_prefetch
 from penstock.reactor.settle import Settlement
 from penstock.reactor.side_tasks import SideTasks
-from penstock.reactor.work import Served
+from penstock.reactor.work import Served, Work
 
 #: A sentence names no more queues than this.
 NAMED_QUEUES: Final = 5
@@ -136,8 +138,12 @@ class Reactor:
             self._side_tasks,
             confirm_timeout_s=settings.bus.confirm_timeout_s,
             random=random,
-            on_settled=self._changed.set,
+            on_settled=self._note_settled,
         )
+        self._counting = Counting(
+            self._side_tasks, count_start=self._settlement.count_start, acks_taken=bus.acks_taken
+        )
+        self._apart = Apart(self._counting, set_apart=self._settlement.set_apart, run=self._begin)
         self._database = DatabaseService(settings.database, frame_bytes=settings.limits.frame_bytes)
         services: Mapping[str, Service] = {
             "bus": BusService(self._publish, settings.bus.confirm_timeout_s),
@@ -171,6 +177,8 @@ class Reactor:
             settlement=self._settlement,
             coroutines=coroutines,
             dispatcher=self._dispatcher,
+            counting=self._counting,
+            apart=self._apart,
             wake=self._filler.wake,
             on_delivered=self._changed.set,
         )
@@ -187,6 +195,8 @@ class Reactor:
             self._intake,
             self._pace,
             self._dispatcher,
+            self._counting,
+            self._apart,
             coroutines,
             self._filler,
             self._settlement,
@@ -241,6 +251,11 @@ class Reactor:
             words.append("no worker is booted")
         return words
 
+    def warnings(self) -> list[str]:
+        """What does not keep messages from being handled and should be known, in words."""
+        waits = self._bus.statistics().publishing_waits
+        return [] if waits is None else [f"the bus takes no messages, what is published waits: {waits}"]
+
     async def wait_until(self, condition: Callable[[Statistics], bool]) -> Statistics:
         """Returns the statistics once the condition holds; looked at after every delivery and settlement."""
         while not condition(statistics := self.statistics()):
@@ -283,6 +298,15 @@ class Reactor:
             began_s = time.monotonic()
             await self._drain.run(stop.hurry)
             self._say_stopped(time.monotonic() - began_s)
+
+    def _begin(self, work: Work) -> None:
+        self._intake.begin(work)
+
+    def _note_settled(self, work: Work) -> None:
+        self._changed.set()
+        if work.is_watched:
+            self._counting.note_settled(work)
+            self._apart.note_settled(work)
 
     async def _until(self, stop: Stop) -> None:
         """Returns when a stop is requested; raises the fault of a side task, which must not die quietly."""

@@ -28,13 +28,18 @@ from penstock.app.payloads import MAX_SHORT_BYTES
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Bus, Delivery
 from penstock.errors import BusError, NotCarried, PublishError, Unroutable
-from penstock.reactor.decide import Decision, Judge, Verdict
+from penstock.reactor.decide import Cause, Decision, Judge, Verdict
 from penstock.reactor.join import Joiner
 from penstock.reactor.side_tasks import SideTasks
+from penstock.reactor.tally import Tally
 from penstock.reactor.work import Work
 
 #: Pause before publishing again what the bus did not take; drawn from 0 to the ceiling.
 PUBLISH_AGAIN: Final = Backoff(attempts=1, first_s=0.2, cap_s=3.0)
+
+#: Why nobody took what a handler published.
+UNROUTABLE: Final = "unroutable"
+NOT_CARRIED: Final = "not carried"
 
 _log = structlog.get_logger("penstock.settle")
 
@@ -57,7 +62,7 @@ class Settlement:
         *,
         confirm_timeout_s: float,
         random: Random,
-        on_settled: Callable[[], None],
+        on_settled: Callable[[Work], None],
     ) -> None:
         self._bus = bus
         self._judge = judge
@@ -91,12 +96,29 @@ class Settlement:
             else:
                 self._ack(work, now_s, decision.verdict)
         if rest:
-            task = self._side_tasks.start(self._publish_and_ack(rest), "penstock-settle")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._publish_then_ack(rest)
+
+    def count_start(self, work: Work) -> None:
+        """It came back, uncounted: it goes to the end of its queue, counted."""
+        decide = self._judge.count_start
+        self._settle_unrun(work, decide(work.delivery, work.served.handler, now_s=time.time()))
+
+    def set_apart(self, work: Work) -> bool:
+        """It may have ended a whole service: it comes back to run alone. False: it is a dead letter now."""
+        decide = self._judge.set_apart
+        decision = decide(work.delivery, work.served.handler, now_s=time.time())
+        self._settle_unrun(work, decision)
+        return decision.verdict is not Verdict.DEAD
 
     def hand_back(self, work: Work) -> None:
         """The bus gives it to somebody else at once; it was not begun, or cannot be ended here."""
+        if work.delivery.history.alone and not (work.is_settled or self._gives_up):
+            decide = self._judge.set_free
+            self._settle_unrun(work, decide(work.delivery, work.served.handler, now_s=time.time()))
+        else:
+            self._requeue(work)
+
+    def _requeue(self, work: Work) -> None:
         if work.is_settled:
             return
         work.is_settled = True
@@ -104,7 +126,7 @@ class Settlement:
         work.delivery.settler.requeue(work.delivery.tag)
         self.counts[Verdict.HANDED_BACK] += 1
         work.served.tally.handed_back += 1
-        self._on_settled()
+        self._on_settled(work)
 
     def ack_again(self, delivery: Delivery) -> None:
         """A redelivery of what was settled before, and whose ack was lost."""
@@ -120,6 +142,15 @@ class Settlement:
         """Returns when nothing is being published any more."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
+
+    def _settle_unrun(self, work: Work, decision: Decision) -> None:
+        work.ended_s = time.monotonic()
+        self._publish_then_ack([(work, decision)])
+
+    def _publish_then_ack(self, decided: Sequence[tuple[Work, Decision]]) -> None:
+        task = self._side_tasks.start(self._publish_and_ack(decided), "penstock-settle")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _publish_and_ack(self, rest: Sequence[tuple[Work, Decision]]) -> None:
         for work, decision in rest:
@@ -139,7 +170,7 @@ class Settlement:
                     "the bus did not take what a message published before the stop: it is handed back and runs again",
                     **work.fields,
                 )
-                self.hand_back(work)
+                self._requeue(work)
 
     async def _publish_once(self, pending: Sequence[tuple[Work, Decision]]) -> list[tuple[Work, Decision]]:
         messages = [message for _, decision in pending for message in decision.publish]
@@ -156,7 +187,13 @@ class Settlement:
             if again:
                 left.append((work, replace(decision, publish=tuple(again))))
             else:
-                self._ack(work, time.monotonic(), decision.verdict, has_twin=decision.has_twin)
+                self._ack(
+                    work,
+                    time.monotonic(),
+                    decision.verdict,
+                    has_twin=decision.has_twin,
+                    cause=decision.cause,
+                )
         if gone:
             await self._declare_again(gone)
         return left
@@ -174,31 +211,40 @@ class Settlement:
         else:
             _log.warning("a dead-letter queue was gone: it is declared again", dead_letter_queues=list(gone))
 
-    def _ack(self, work: Work, now_s: float, verdict: Verdict, *, has_twin: bool = False) -> None:
+    def _ack(
+        self,
+        work: Work,
+        now_s: float,
+        verdict: Verdict,
+        *,
+        has_twin: bool = False,
+        cause: Cause | None = None,
+    ) -> None:
         if work.is_settled:
             return
         work.is_settled = True
         # False: its AMQP channel is gone. The joiner remembers, and acks the redelivery.
-        work.delivery.settler.ack(work.delivery.tag)
+        work.delivery.settler.ack(work.delivery.tag, work)
         if has_twin:
             # Were the ack lost, the message would run again; were its twin taken for it, that one would be lost.
             self._joiner.forget(work)
         else:
             self._joiner.end(work, now_s)
         self.counts[verdict] += 1
-        _count(work, now_s, verdict)
-        self._on_settled()
+        _count(work.served.tally, verdict, cause)
+        self._on_settled(work)
 
 
-def _count(work: Work, now_s: float, verdict: Verdict) -> None:
-    tally = work.served.tally
-    tally.ack_lag.observe(now_s - work.ended_s)
+def _count(tally: Tally, verdict: Verdict, cause: Cause | None) -> None:
     if verdict is Verdict.ACKED:
         tally.acked += 1
     elif verdict is Verdict.RETRIED:
         tally.retried += 1
+    elif verdict is Verdict.COUNTED:
+        tally.counted += 1
     else:
-        tally.dead += 1
+        assert cause is not None
+        tally.dead[cause.value] += 1
 
 
 def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[Outgoing]:
@@ -206,12 +252,14 @@ def _after_refusal(work: Work, message: Outgoing, error: PublishError) -> list[O
     dead = work.served.handler.queue.dead_name
     log = _log.bind(published_id=message.message_id, to=message.destination, **work.fields)
     if isinstance(error, NotCarried):
+        work.served.tally.undeliverable[NOT_CARRIED] += 1
         log.error(
             "a message cannot be written as it is: it is now a dead letter, without its headers",
             error=str(error),
         )
         return [_own_dead_letter(work, message, f"not carried: {error}", is_whole=False)]
     if isinstance(error, Unroutable) and not _is_dead_letter(work, message):
+        work.served.tally.undeliverable[UNROUTABLE] += 1
         log.error("a message is unroutable: it is now a dead letter", dead_letter_queue=dead)
         reason = f"unroutable: published to {message.destination}, where no queue is bound"
         return [_own_dead_letter(work, message, reason, is_whole=True)]
@@ -252,5 +300,7 @@ def _tell(work: Work, decision: Decision) -> None:
     log = _log.bind(**work.fields, attempt=max(1, decision.attempts), reason=decision.reason)
     if decision.verdict is Verdict.DEAD:
         log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name)
+    elif decision.verdict is Verdict.COUNTED:
+        log.info("message goes to the end of its queue: it is counted before it runs")
     else:
         log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3))

@@ -54,8 +54,13 @@ class Tally:
     """Redeliveries that joined a run, or were acked again; not among the delivered."""
     acked: int = 0
     retried: int = 0
-    dead: int = 0
+    dead: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Given up, by the cause's word."""
+    undeliverable: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Messages that handlers published and nobody took, by why; not among the delivered."""
     handed_back: int = 0
+    counted: int = 0
+    """Published again before they ran, because they may have ended a whole service."""
     deadline_kills: int = 0
     returned: int = 0
     """The outcome of nearly all; the others are counted in `others`."""
@@ -74,7 +79,8 @@ class Tally:
     @property
     def unsettled(self) -> int:
         """Deliveries that are out."""
-        return self.delivered - self.acked - self.retried - self.dead - self.handed_back
+        ended = self.acked + self.retried + sum(self.dead.values()) + self.handed_back + self.counted
+        return self.delivered - ended
 
     def copy(self) -> Tally:
         """As it is now."""
@@ -83,8 +89,10 @@ class Tally:
             self.joined,
             self.acked,
             self.retried,
-            self.dead,
+            self.dead.copy(),
+            self.undeliverable.copy(),
             self.handed_back,
+            self.counted,
             self.deadline_kills,
             self.returned,
             self.others.copy(),

@@ -41,15 +41,6 @@ class Served:
             self.run_s += (run_s - self.run_s) * (_RISE if run_s > self.run_s else _FALL)
 
 
-#: Deliveries before this one from which a message may have killed its reactor: it runs alone, so that a death tells.
-SUSPECT_DELIVERIES = 3
-
-
-def is_suspect(delivery: Delivery) -> bool:
-    """True when a message has killed a worker, or was handed out so often that it may have killed a whole service."""
-    return delivery.history.crashes > 0 or delivery.delivery_count >= SUSPECT_DELIVERIES
-
-
 @dataclass(slots=True, eq=False)
 class Work:
     """A delivery between consume and settle; written by the loop only."""
@@ -58,12 +49,18 @@ class Work:
     served: Served
     is_settled: bool = False
     alone: bool = False
-    """It travels in a batch of its own, because it may have killed a worker before."""
+    """It travels in a batch of its own, because it may have killed a process before."""
+    is_watched: bool = False
+    """Others wait for its settlement."""
     received_s: float = field(default_factory=time.monotonic)
     """When it was taken on, monotonic."""
     ended_s: float = 0.0
     """When its run ended, monotonic; 0 before."""
     _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
+
+    def note_acked(self, at_s: float) -> None:
+        """Its ack has left; monotonic."""
+        self.served.tally.ack_lag.observe(at_s - self.ended_s)
 
     @property
     def fields(self) -> Mapping[str, str | None]:
@@ -106,7 +103,7 @@ def job_of(work: Work) -> Job:
         delivery.content_encoding,
         delivery.headers,  # type: ignore[arg-type]
         delivery.history.attempts + 1,
-        delivery.redelivered,
+        delivery.redelivered or delivery.history.may_have_run,
         delivery.correlation_id,
         delivery.reply_to,
         delivery.type,

@@ -29,7 +29,7 @@ from penstock.app.handlers import AnyHandler, Handler
 from penstock.app.messages import HeaderValue, History, Outgoing
 from penstock.app.outcomes import Outcome, Returned
 from penstock.app.payloads import encode_payload
-from penstock.buses.contract import Delivery
+from penstock.buses.contract import Delivery, Told
 from penstock.channels import jobs
 from penstock.channels.bus import BusService
 from penstock.channels.db.service import DatabaseService
@@ -302,7 +302,7 @@ class _Nobody:
 
     is_gone = False
 
-    def ack(self, tag: int) -> bool:  # noqa: ARG002 - the settler's shape
+    def ack(self, tag: int, told: Told | None = None) -> bool:  # noqa: ARG002 - the settler's shape
         return True
 
     def requeue(self, tag: int) -> bool:  # noqa: ARG002

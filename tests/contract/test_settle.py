@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import time
 
 from penstock.app.messages import Outgoing
 from penstock.buses.contract import Bus, Delivery, Sink, Subscription
@@ -33,6 +34,38 @@ async def test_acked_messages_are_gone_for_everybody(bus: Bus, declared: Declare
     await other.consume([Subscription(queue, 10)], again)
     await again.wait_for(1)
     assert again.ids == ["last"]
+
+
+class Hears:
+    """Told of an ack."""
+
+    def __init__(self) -> None:
+        self.acked_s: list[float] = []
+
+    def note_acked(self, at_s: float) -> None:
+        self.acked_s.append(at_s)
+
+
+async def test_whoever_acks_is_told_when_the_ack_has_left(bus: Bus, declared: Declared) -> None:
+    queue = await declared()
+    received = Received()
+    await bus.consume([Subscription(queue, 10)], received)
+    await publish(bus, queue.name, "a", "b")
+    first, second = await received.wait_for(2)
+    hears, nobody = Hears(), Hears()
+    began_s = time.monotonic()
+
+    first.settler.ack(first.tag, hears)
+    first.settler.ack(first.tag, nobody)
+    second.settler.requeue(second.tag)
+    waiting = bus.statistics().acks_waiting
+    at_once = list(hears.acked_s)
+    await bus.flush()
+
+    assert (waiting, at_once) == (2, [])
+    assert [began_s <= at_s <= time.monotonic() for at_s in hears.acked_s] == [True]
+    assert nobody.acked_s == []
+    assert bus.statistics().acks_waiting == 0
 
 
 async def test_acks_may_come_in_any_order(bus: Bus, declared: Declared, new_bus: NewBus) -> None:

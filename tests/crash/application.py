@@ -118,6 +118,9 @@ def end_so(how: str) -> None:
             os.kill(os.getpid(), 9)
         case "exit":
             os._exit(7)
+        case "group":
+            # As a memory limit of a container does: everybody in it.
+            os.killpg(os.getpgid(0), 9)
         case "fork":
             if os.fork() == 0:
                 # Holds a copy of everything that the worker has open.
@@ -164,6 +167,17 @@ def empty(_task: Task) -> None:
 @app.handler("c.loop", retry=QUICK)
 async def loop(task: Task, ctx: AsyncContext) -> None:
     """On the loop, over the database channel."""
+    await do_on_the_loop(task, ctx)
+
+
+@app.handler("c.loop.classic", type="classic", retry=QUICK)
+async def loop_classic(task: Task, ctx: AsyncContext) -> None:
+    """On the loop, from a classic queue."""
+    await do_on_the_loop(task, ctx)
+
+
+async def do_on_the_loop(task: Task, ctx: AsyncContext) -> None:
+    """What the message says."""
     note_run(ctx.message.id, ctx.message.attempt, redelivered=ctx.message.redelivered)
     if task.held_s:
         # Blocks the loop, which nobody should do.

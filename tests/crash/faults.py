@@ -262,6 +262,15 @@ async def refuse_connections(scene: Scene, dice: Random) -> None:
     await scene.proxy.listen()
 
 
+async def hang_up_at_once(scene: Scene, dice: Random) -> None:
+    """RST, and who connects is accepted and hung up on: a load balancer before a dead broker."""
+    wait_s = dice.uniform(0.2, 5)
+    scene.proxy.hang_up()
+    scene.proxy.reset()
+    await asyncio.sleep(wait_s)
+    scene.proxy.heal()
+
+
 # --- the database
 
 
@@ -306,6 +315,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
         Fault("stalled", stall_the_network, severs=True, limit_s=NOTICED_S + 5),
         Fault("slow", slow_the_network, severs=True, limit_s=5),
         Fault("connections refused", refuse_connections, severs=True, limit_s=5),
+        Fault("hung up on", hang_up_at_once, severs=True, limit_s=5),
         Fault("database locked", lock_the_database, severs=False, limit_s=5),
     )
 }

@@ -78,9 +78,12 @@ class Proxy:
         self._flows.set()
         self._cut: tuple[Way, int] | None = None
         self._was_cut = asyncio.Event()
+        self._hangs_up = False
         self._port = 0
         self.made = 0
         """Links so far."""
+        self.hung_up = 0
+        """Connections that were accepted and closed at once so far."""
         self.swallowed_bytes = 0
         """Thrown away so far."""
 
@@ -126,6 +129,10 @@ class Proxy:
             self._server.close()
             self._server = None
 
+    def hang_up(self) -> None:
+        """Accept, and close at once, as a load balancer does before a dead broker; what stands, stands."""
+        self._hangs_up = True
+
     def reset(self) -> None:
         """RST to both ends of every link."""
         for link in list(self._links):
@@ -162,11 +169,16 @@ class Proxy:
         self._flows.set()
         self._drops.clear()
         self._cut = None
+        self._hangs_up = False
         self.slow()
 
     # --- inside
 
     async def _serve(self, service_reader: asyncio.StreamReader, service: asyncio.StreamWriter) -> None:
+        if self._hangs_up:
+            self.hung_up += 1
+            service.close()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

@@ -46,6 +46,8 @@ class Scene:
         self.publisher = Publisher(url, self.ledger)
         self.services: list[ServiceProcess] = []
         self.ended: list[ServiceProcess] = []
+        self.log_format = "json"
+        """Of the services that are started from now on."""
         self._environment = {
             RUNS_VARIABLE: str(self.ledger.runs),
             # A silent broker is noticed after three times this, and one more second each.
@@ -64,6 +66,14 @@ class Scene:
         self, *queues: str, processes: int = 2, environment: Mapping[str, str] | None = None
     ) -> ServiceProcess:
         """Start one more and wait until it consumes."""
+        service = await self.launch_service(*queues, processes=processes, environment=environment)
+        await service.wait_line("consuming")
+        return service
+
+    async def launch_service(
+        self, *queues: str, processes: int = 2, environment: Mapping[str, str] | None = None
+    ) -> ServiceProcess:
+        """Start one more, which may not live long enough to consume."""
         only = [word for queue in queues or QUEUES for word in ("--only", queue)]
         service = await ServiceProcess.start(
             self.proxy.url,
@@ -72,9 +82,9 @@ class Scene:
             processes=processes,
             app=APP,
             environment={**self._environment, **(environment or {})},
+            log_format=self.log_format,
         )
         self.services.append(service)
-        await service.wait_line("consuming")
         return service
 
     async def ctl(self, *words: str) -> str:
@@ -225,7 +235,13 @@ class Scene:
 
 @asynccontextmanager
 async def play(
-    broker: Broker, folder: Path, *queues: str, url: str | None = None, services: int = 1, **settings: str
+    broker: Broker,
+    folder: Path,
+    *queues: str,
+    url: str | None = None,
+    services: int = 1,
+    log_format: str = "json",
+    **settings: str,
 ) -> AsyncIterator[Scene]:
     """A scene with running services, all queues unless some are named; `settings` are PENSTOCK_ variables of theirs."""
     url = url or broker.url
@@ -233,6 +249,7 @@ async def play(
     environment = {f"PENSTOCK_{name}": value for name, value in settings.items()}
     async with Proxy(url) as proxy:
         scene = Scene(broker, url, proxy, folder, environment)
+        scene.log_format = log_format
         try:
             await scene.publisher.declare_out()
             for _ in range(services):

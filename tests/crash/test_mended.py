@@ -20,19 +20,19 @@ from tests.crash.proxy import BOTH, Proxy
 from tests.crash.scene import LOST, SPARE, even, play, tasks
 
 
-@pytest.mark.long
 async def test_a_service_comes_back_through_a_front_that_accepts_and_hangs_up(
-    own_broker: Broker, tmp_path: Path
+    broker: Broker, amqp_url: str, tmp_path: Path
 ) -> None:
     """A load balancer before a dead broker: aiormq raises the end of an iteration at an end of file in its handshake."""
-    async with play(own_broker, tmp_path, "c.work") as scene:
-        await asyncio.to_thread(own_broker.sync_declarations)
-        await asyncio.to_thread(own_broker.kill)
+    async with play(broker, tmp_path, "c.work", url=amqp_url) as scene:
+        scene.proxy.hang_up()
+        scene.proxy.reset()
         await scene.service.wait_line(LOST, count=2)
-        # The proxy goes on listening, and closes what it accepts.
-        await asyncio.to_thread(own_broker.start)
+        await scene.service.wait_line("the broker cannot be reached yet: tried again", count=2)
+        scene.proxy.heal()
 
         await scene.recovered(deadline_s=20)
+        assert scene.proxy.hung_up >= 2
         even(await scene.close())
 
 

@@ -159,3 +159,20 @@ async def test_nobody_connects_to_a_proxy_that_refuses() -> None:
         async with link_to(proxy) as (next_reader, next_writer):
             next_writer.write(b"d")
             assert await next_reader.readexactly(1) == b"d"
+
+
+async def test_whoever_is_hung_up_on_is_accepted_first_and_what_stands_stands() -> None:
+    async with echo() as (proxy, heard), link_to(proxy) as (standing, writer):
+        writer.write(b"a")
+        assert await standing.read(10) == b"a"
+        proxy.hang_up()
+        async with link_to(proxy) as (reader, _):
+            assert await reader.read(10) == b""
+        writer.write(b"b")
+        assert await standing.read(10) == b"b"
+        proxy.heal()
+        async with link_to(proxy) as (reader, again):
+            again.write(b"c")
+            assert await reader.read(10) == b"c"
+
+    assert (proxy.hung_up, heard[:3]) == (1, [b"a", b"b", b"c"])

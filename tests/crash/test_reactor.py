@@ -6,12 +6,16 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.broker import Broker
-from tests.crash.scene import LOST, SPARE, even, play, tasks
+from tests.crash.scene import LOST, SPARE, Scene, even, play, tasks
+
+#: Three that nobody can blame on one message, and three while it ran alone.
+DEATHS_EACH = 6
 
 
 async def test_a_killed_reactor_takes_its_workers_along_and_the_next_one_goes_on(
@@ -154,3 +158,54 @@ async def test_a_service_goes_on_when_nobody_reads_its_log(
 
     assert recovery_s < 1.0 * SPARE
     even(balance, duplicates=0, effects=601)
+
+
+async def start_again_until_parked(scene: Scene, queue: str, killers: Sequence[str]) -> int:
+    """As a service manager does, until these are dead letters; how often the service died."""
+
+    def parked() -> set[str]:
+        return {
+            line["message_id"]
+            for service in [*scene.services, *scene.ended]
+            for line in service.lines
+            if line["event"] == "message dead lettered"
+        }
+
+    deaths = 0
+    while True:
+        service = scene.service
+        await scene.until(lambda service=service: service.returncode is not None or parked() >= set(killers))  # type: ignore[misc]
+        if service.returncode is None:
+            return deaths
+        deaths += 1
+        assert deaths <= DEATHS_EACH * len(killers), (deaths, parked())
+        await service.wait()
+        scene.note_end(service)
+        await scene.launch_service(queue)
+
+
+@pytest.mark.parametrize(
+    ("queue", "how"),
+    [
+        ("c.loop", "exit"),
+        ("c.loop.classic", "segfault"),
+        pytest.param("c.work", "group", marks=pytest.mark.long),
+        pytest.param("c.classic", "group", marks=pytest.mark.long),
+    ],
+)
+async def test_what_kills_the_whole_service_is_parked_and_takes_no_bystander_along(
+    broker: Broker, amqp_url: str, tmp_path: Path, queue: str, how: str
+) -> None:
+    async with play(broker, tmp_path, queue, url=amqp_url) as scene:
+        killer = {"fails": 99, "how": how}
+        with scene.ledger.disturbed("messages that kill the service", severs=True):
+            bystanders = list(await scene.publish(queue, *tasks(20, publishes=True)))
+            killers = await scene.publish(queue, killer, {}, killer)
+            bystanders += await scene.publish(queue, *tasks(20, publishes=True))
+            deaths = await start_again_until_parked(scene, queue, [killers[0], killers[2]])
+        await scene.done([*bystanders, killers[1]])
+        balance = await scene.close()
+
+    print(f"deaths={deaths}")  # noqa: T201 - two killers that are in one service's hands die together at first
+    even(balance, dead=2)
+    assert not scene.ledger.effects_of([killers[0], killers[2]])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import time
 
-from penstock.health.exposition import OUTCOMES, PHASES, RETURNED, Exposition, Seen
+from penstock.buses.contract import BusStatistics
+from penstock.health.exposition import CAUSES, OUTCOMES, PHASES, RETURNED, UNDELIVERABLE, Exposition, Seen
 from penstock.health.loop_watch import LoopWatch
 from penstock.reactor.figures import Figures, HandlerFigures
 from penstock.reactor.tally import Tally
@@ -16,7 +17,16 @@ PAGE = (ROOT / "docs" / "health.md").read_text(encoding="utf-8")
 
 def exposed() -> set[str]:
     one = HandlerFigures("orders", "shop.store", Tally(), prefetch=16, is_consuming=True)
-    figures = Figures([one], 0, {}, 0, {("db", "execute"): 1}, {1: 1}, is_connected=True)
+    figures = Figures(
+        [one],
+        0,
+        {},
+        0,
+        {("db", "execute"): 1},
+        {1: 1},
+        is_connected=True,
+        bus=BusStatistics(reconnects={"consuming": 1}),
+    )
     text, _ = Exposition("shop:app", LoopWatch(5.0)).write(
         Seen(figures, time.time(), (), has_database=True), ""
     )
@@ -34,5 +44,6 @@ def test_alerts_are_about_metrics_that_exist() -> None:
     assert named <= exposed()
 
 
-def test_every_phase_and_outcome_is_named() -> None:
-    assert [word for word in (*PHASES, *OUTCOMES.values(), RETURNED) if f"`{word}`" not in PAGE] == []
+def test_every_phase_outcome_and_reason_is_named() -> None:
+    words = (*PHASES, *OUTCOMES.values(), RETURNED, *CAUSES, *UNDELIVERABLE)
+    assert [word for word in words if f"`{word}`" not in PAGE] == []

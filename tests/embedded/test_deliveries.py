@@ -119,7 +119,7 @@ def test_a_failed_round_is_wanted_again_in_order(deliveries: Deliveries, receive
     assert deliveries.next_settlements()["ack"] == (1, 2)
     assert deliveries.next_claims() == (Claim(QUEUE, 3),)
     assert deliveries.done == 0
-    deliveries.settled()
+    deliveries.settled(0.0)
     assert deliveries.done == deliveries.asked == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from penstock.buses.contract import BusStatistics
 from penstock.health.exposition import Exposition, Seen
 from penstock.health.loop_watch import LoopWatch
 from penstock.reactor.figures import Figures, HandlerFigures
@@ -21,7 +22,9 @@ def test_buckets_are_cumulative_and_sizes_are_weighted() -> None:
     for value in (0.001, 0.3, 5000.0):
         tally.run_time.observe(value)
     one = HandlerFigures("orders", 'shop."store"\n', tally, prefetch=16, is_consuming=True)
-    figures = Figures([one], 0, {"busy in a new way": 1}, 0, {}, {1: 3, 5: 2}, is_connected=True)
+    figures = Figures(
+        [one], 0, {"busy in a new way": 1}, 0, {}, {1: 3, 5: 2}, is_connected=True, bus=BusStatistics()
+    )
 
     found, content_type = shown(Seen(figures, time.time(), ()))
 

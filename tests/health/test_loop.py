@@ -57,7 +57,8 @@ def test_a_handler_that_blocks_the_loop_makes_the_service_not_live_until_it_ends
         service.until_ready()
         assert service.get("/live").status == 200
 
-        folder.penstock("publish", "blocks", '{"s": 4}')
+        folder.penstock("publish", "blocks", '{"s": 5}')
+        service.until_not_ready("the loop")
         line = json.loads(service.service.wait_line("the loop is blocked"))
         live, ready = service.get("/live"), service.get("/ready")
         during = service.metrics()

@@ -23,7 +23,19 @@ from tests.service.running import make_database, settings_for
 
 ONLY = ("t.store", "t.stored", "t.fails", "t.dies", "t.deadline", "t.channel")
 GOOD, TWICE, REJECTED, UNREADABLE, DYING, CHANNEL = 200, 5, 3, 2, 1, 20
-LABELS = {"queue", "handler", "outcome", "phase", "channel", "method", "le", "version", "application"}
+LABELS = {
+    "queue",
+    "handler",
+    "outcome",
+    "phase",
+    "channel",
+    "method",
+    "connection",
+    "reason",
+    "le",
+    "version",
+    "application",
+}
 
 
 @asynccontextmanager
@@ -82,7 +94,8 @@ async def test_a_scrape_agrees_with_what_was_published(
 
     assert of("penstock_deliveries_total", "store") == GOOD + UNREADABLE
     assert of("penstock_acks_total", "store") == GOOD
-    assert of("penstock_dead_letters_total", "store") == UNREADABLE
+    assert of("penstock_dead_letters_total", "store", reason="unreadable") == UNREADABLE
+    assert of("penstock_dead_letters_total", "store", reason="attempts") == 0
     assert of("penstock_outcomes_total", "store", outcome="unreadable") == UNREADABLE
     assert of("penstock_outcomes_total", "store", outcome="returned") == GOOD
     # Each of them published one message on, and each that failed for good published none.
@@ -92,7 +105,7 @@ async def test_a_scrape_agrees_with_what_was_published(
     assert of("penstock_outcomes_total", "fails", outcome="raised") == TWICE
     assert of("penstock_outcomes_total", "fails", outcome="rejected") == REJECTED
     assert of("penstock_retries_total", "fails") == TWICE
-    assert of("penstock_dead_letters_total", "fails") == REJECTED
+    assert of("penstock_dead_letters_total", "fails", reason="rejected") == REJECTED
     assert of("penstock_deliveries_total", "fails") == 2 * TWICE + REJECTED
 
     assert of("penstock_outcomes_total", "dies", outcome="died") == DYING
@@ -106,6 +119,9 @@ async def test_a_scrape_agrees_with_what_was_published(
     assert metrics['penstock_channel_calls_total{channel="db",method="execute"}'] == CHANNEL + GOOD + TWICE
     assert metrics["penstock_group_commit_statements_sum"] == GOOD + TWICE
     assert 1 <= metrics["penstock_group_commit_statements_count"] <= GOOD + TWICE
+
+    commits = metrics["penstock_bus_group_commit_requests_count"]
+    assert commits > 0 if bus_url.startswith("sqlite") else commits == 0
 
     assert of("penstock_handler_seconds_count", "store") == GOOD + UNREADABLE
     assert of("penstock_queue_wait_seconds_count", "store") == GOOD + UNREADABLE
@@ -130,7 +146,9 @@ async def settled(port: int, done: dict[str, int]) -> dict[str, float]:
             metrics = samples((await asyncio.to_thread(get, port, "/metrics")).body)
             # Two workers that die together leave none for a moment.
             is_busy = metrics["penstock_ready"] == 0 or any(
-                value for name, value in metrics.items() if name.startswith("penstock_unsettled{")
+                value
+                for name, value in metrics.items()
+                if name.startswith(("penstock_unsettled{", "penstock_acks_waiting"))
             )
             if not is_busy and all(ended(metrics, queue) >= count for queue, count in done.items()):
                 return metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ class Answer:
         return found
 
 
+#: An operator sees each fault within so many seconds.
+VISIBLE_S = 5.0
+
+
 class Watched:
     """A running service."""
 
@@ -74,8 +79,11 @@ class Watched:
         until(lambda: self.get("/ready").status == 200, "a ready service")
 
     def until_not_ready(self, words: str) -> None:
-        """Wait until the probe says that it is not, and why."""
+        """Wait until the probe says that it is not, and why; it has to within 5 s, and the metrics say so then, too."""
+        began_s = time.monotonic()
         until(lambda: words in self.get("/ready").body, f"a service that is not ready: {words}")
+        assert self.metrics()["penstock_ready"] == 0
+        assert time.monotonic() - began_s < VISIBLE_S
 
 
 @contextmanager

@@ -53,6 +53,7 @@ async def test_during_an_alarm_publishes_wait_acks_go_on_and_nothing_arrives_twi
     with caplog.at_level(logging.INFO):
         await eventually(lambda: said(caplog, "takes no messages"))
         (unknown,) = await bus.publish([message("too soon")], timeout_s=0.3)
+        during = bus.statistics()
         assert received.deliveries[0].settler.ack(received.deliveries[0].tag)
         await bus.flush()
         waiting = asyncio.create_task(bus.publish([message("waits")], timeout_s=60))
@@ -64,6 +65,9 @@ async def test_during_an_alarm_publishes_wait_acks_go_on_and_nothing_arrives_twi
         assert await waiting == [None]
         await eventually(lambda: said(caplog, "takes messages again"))
 
+    after = bus.statistics()
+    assert (during.publishing_waits, during.alarms) == ("low on memory", 1)
+    assert (after.publishing_waits, after.alarms) == (None, 1)
     assert isinstance(unknown, PublishTimeout)
     assert "low on memory" in str(unknown)
     await received.wait_for(3)
@@ -92,3 +96,5 @@ async def test_an_alarm_ends_with_its_connection(bus: RabbitBus, own_broker: Bro
     await asyncio.to_thread(own_broker.start)
 
     assert await publishing == [None]
+    statistics = bus.statistics()
+    assert (statistics.publishing_waits, statistics.reconnects["publishing"]) == (None, 1)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
+from aiormq import Channel, spec
 from aiormq.abc import AbstractConnection
 from pydantic import SecretStr
 
@@ -17,7 +18,7 @@ from penstock.buses.rabbitmq.publishing import Publisher
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.config.bus import BusSection
 from tests.broker import Broker
-from tests.contract.received import Received
+from tests.contract.received import PATIENCE_S, Received, eventually
 
 QUEUE = QueueDeclaration(name="work")
 
@@ -61,6 +62,59 @@ async def test_a_cancelled_change_of_prefetch_leaves_what_is_out_and_comes_into_
     await bus.stop_consuming()
     await bus.flush()
     assert sorted(filter(None, received.ids)) == sorted(f"m{n}" for n in range(60))
+
+
+async def test_a_queue_counts_as_consumed_while_its_prefetch_changes(bus: RabbitBus) -> None:
+    await bus.consume([Subscription(QUEUE, 1)], Received())
+    seen = []
+    changing = asyncio.create_task(bus.set_prefetch(QUEUE.name, 2))
+    while not changing.done():
+        seen.append(bus.consuming())
+        await asyncio.sleep(0)
+
+    assert len(seen) > 2
+    assert set(seen) == {frozenset({QUEUE.name})}
+
+
+async def test_a_queue_that_is_gone_when_its_prefetch_changes_is_not_consumed_until_it_is_back(
+    bus: RabbitBus, broker: Broker, amqp_url: str
+) -> None:
+    await bus.consume([Subscription(QUEUE, 1)], Received())
+    virtual_host = amqp_url.rpartition("/")[2]
+    # Between the old consumer's end and the new one's beginning.
+    deleting = asyncio.create_task(
+        asyncio.to_thread(broker.ctl, "delete_queue", "--vhost", virtual_host, QUEUE.name)
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        while bus.consuming():
+            await bus.set_prefetch(QUEUE.name, 2)
+
+    await deleting
+    await eventually(lambda: is_consumed(bus))
+
+
+async def test_answers_that_are_out_of_step_cost_the_connection_and_not_the_queue(bus: RabbitBus) -> None:
+    received = Received()
+    await bus.consume([Subscription(QUEUE, 1)], received)
+    consumers = bus._consumers
+    assert consumers is not None
+    channel = consumers._groups[0]._channel
+    assert isinstance(channel, Channel)
+
+    # The broker does so itself, when a queue is deleted while its consumer is cancelled, now and then.
+    channel.rpc_frames.put_nowait(spec.Basic.CancelOk(consumer_tag="penstock-0"))
+    await bus.set_prefetch(QUEUE.name, 2)
+
+    async def is_back() -> bool:
+        return bus.statistics().reconnects["consuming"] == 1 and await is_consumed(bus)
+
+    await eventually(is_back)
+    await bus.publish(messages("after"), timeout_s=10)
+    await received.wait_for(1)
+
+
+async def is_consumed(bus: RabbitBus) -> bool:
+    return QUEUE.name in bus.consuming()
 
 
 async def test_a_change_of_prefetch_ends_with_its_connection_and_holds_on_the_next(

@@ -6,7 +6,7 @@ import pytest
 from aiormq import spec
 
 from penstock.app.messages import FRESH, History, Outgoing
-from penstock.buses.contract import Delivery
+from penstock.buses.contract import Delivery, Told
 from penstock.buses.rabbitmq.headers import to_delivery, to_properties
 from penstock.buses.rabbitmq.stream import Content
 
@@ -18,15 +18,21 @@ class NobodySettles:
 
     is_gone = True
 
-    def ack(self, tag: int) -> bool:
-        raise AssertionError(tag)
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        raise AssertionError(tag, told)
 
     def requeue(self, tag: int) -> bool:
         raise AssertionError(tag)
 
 
-def delivered(properties: spec.Basic.Properties, *, login: str = "shop", keep_ours: bool = False) -> Delivery:
-    content = Content("tag", 7, redelivered=True, properties=properties.marshal(), body=b"x")
+def delivered(
+    properties: spec.Basic.Properties,
+    *,
+    login: str = "shop",
+    keep_ours: bool = False,
+    redelivered: bool = True,
+) -> Delivery:
+    content = Content("tag", 7, redelivered=redelivered, properties=properties.marshal(), body=b"x")
     return to_delivery(content, "q", NobodySettles(), login, keep_ours=keep_ours)
 
 
@@ -76,6 +82,23 @@ def test_a_counter_that_is_no_count_is_none(forged: float | str | None) -> None:
 
     assert delivery.history == History(attempts=0, crashes=2, first_failed_at_s=0)
     assert delivery.delivery_count == 0
+
+
+@pytest.mark.parametrize(
+    ("redelivered", "headers", "expected"),
+    [
+        (False, {}, 0),
+        (True, {}, None),
+        (True, {"x-delivery-count": 1}, 1),
+        (True, {"x-delivery-count": "many"}, 0),
+    ],
+)
+def test_a_queue_that_does_not_count_says_so(
+    redelivered: bool, headers: dict[str, Any], expected: int | None
+) -> None:
+    delivery = delivered(spec.Basic.Properties(headers=headers), redelivered=redelivered)
+
+    assert delivery.delivery_count == expected
 
 
 def test_the_brokers_own_traces_are_no_headers() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.app.application import App
 from penstock.app.backoff import Backoff
 from penstock.app.handlers import AnyHandler
-from penstock.buses.contract import Delivery
+from penstock.buses.contract import Delivery, Told
 from penstock.reactor.work import Served, Work
 
 
@@ -20,7 +21,9 @@ class Ledger:
     acked: list[int] = field(default_factory=list)
     requeued: list[int] = field(default_factory=list)
 
-    def ack(self, tag: int) -> bool:
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        if told is not None:
+            told.note_acked(time.monotonic())
         self.acked.append(tag)
         return not self.is_gone
 

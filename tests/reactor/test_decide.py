@@ -25,12 +25,12 @@ from penstock.reactor.decide import ACK, Decision, Judge, Verdict
 from tests.reactor.deliveries import delivery, handler
 
 NOW_S = 1_700_000_000.0
+JUDGE = Judge(crash_attempts=3, random=Random(1))
 FAILURE = Failure("ValueError", "no such order", "Traceback…")
 
 
 def decide(outcome: Outcome, *, policy: Backoff | None = None, **options: Any) -> Decision:
-    judge = Judge(crash_attempts=3, random=Random(1))
-    return judge.decide(
+    return JUDGE.decide(
         outcome, delivery(**options), handler(retry=policy or Backoff(attempts=3)), now_s=NOW_S
     )
 
@@ -173,3 +173,52 @@ def test_headers_of_a_dead_letter_stay_below_the_frame_limit() -> None:
 )
 def test_what_may_come_again_just_as_it_was_is_told(outcome: Outcome, has_twin: bool) -> None:
     assert decide(outcome).has_twin == has_twin
+
+
+def test_a_start_is_counted_on_a_copy_where_the_bus_does_not_count() -> None:
+    decision = JUDGE.count_start(delivery(priority=5, headers={"tenant": "a"}), handler(), now_s=NOW_S)
+
+    (copy,) = decision.publish
+    assert decision.verdict is Verdict.COUNTED
+    assert (copy.routing_key, copy.body, copy.message_id, copy.priority, copy.delay_s) == (
+        "orders",
+        b"{}",
+        "m1",
+        5,
+        0.0,
+    )
+    assert copy.headers == {"tenant": "a"}
+    assert copy.history == History(starts=1)
+
+
+def test_only_a_death_while_it_ran_alone_counts_and_the_third_one_parks_it() -> None:
+    histories = [History(starts=3)]
+    for _ in range(3):
+        decision = JUDGE.set_apart(delivery(redelivered=True, history=histories[-1]), handler(), now_s=NOW_S)
+        (copy,) = decision.publish
+        assert copy.history is not None
+        histories.append(copy.history)
+    last = JUDGE.set_apart(delivery(redelivered=True, history=histories[-1]), handler(), now_s=NOW_S)
+
+    assert histories[1:] == [
+        History(starts=3, alone=True),
+        History(1, 1, NOW_S, starts=3, alone=True),
+        History(2, 2, NOW_S, starts=3, alone=True),
+    ]
+    assert last.verdict is Verdict.DEAD
+    (letter,) = last.publish
+    assert letter.routing_key == "orders.dead"
+    assert letter.headers[header_names.CRASHES] == 3
+    assert "the whole service ended while it ran alone" in letter.headers[header_names.REASON]
+
+
+def test_a_run_that_ends_otherwise_answers_the_suspicion() -> None:
+    decision = decide(Raised(FAILURE), history=History(1, 1, NOW_S, starts=2, alone=True))
+
+    assert decision.publish[0].history == History(2, 1, NOW_S)
+
+
+def test_what_was_to_run_alone_and_has_not_begun_comes_back_unmarked() -> None:
+    decision = JUDGE.set_free(delivery(history=History(1, 1, NOW_S, alone=True)), handler(), now_s=NOW_S)
+
+    assert decision.publish[0].history == History(1, 1, NOW_S)

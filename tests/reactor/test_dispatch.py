@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from penstock.app.messages import History
 from penstock.channels.recorder import MAX_BATCH
 from penstock.reactor.dispatch import BATCH_BYTES, GATHERED, Dispatcher
-from penstock.reactor.work import is_suspect
-from tests.reactor.deliveries import delivery, served, work
+from tests.reactor.deliveries import served, work
 
 
 def test_handlers_take_turns() -> None:
@@ -133,13 +129,3 @@ def test_quick_work_gathers_and_slow_work_does_not() -> None:
         slow = Dispatcher()
         slow.add(work(served(run_s=run_s)))
         assert slow.is_worth_a_slot()
-
-
-@pytest.mark.parametrize(
-    ("history", "delivery_count", "suspect"),
-    [(History(), 0, False), (History(attempts=4), 2, False), (History(), 3, True), (History(1, 1), 0, True)],
-)
-def test_a_message_that_may_have_killed_somebody_runs_alone(
-    history: History, delivery_count: int, suspect: bool
-) -> None:
-    assert is_suspect(delivery(history=history, delivery_count=delivery_count)) is suspect

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 import os
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
+from aiormq.exceptions import AMQPConnectionError
 
 from penstock.channels.wire import Line
 from penstock.config.service import ServiceSection
@@ -127,3 +130,46 @@ def test_an_exceptions_text_moves_no_cursor_and_keeps_its_lines(start_log: Start
     assert "second line" in lines
     assert r"failed\x0aERROR forged" in lines[0]
     assert lines[-2:] == [r"a \x1b[2J", "\tb"]
+
+
+async def end_with(error: BaseException) -> None:
+    raise error
+
+
+def left_alone(error: BaseException) -> None:
+    """A task that ends with this, and that nobody asks about."""
+
+    async def leave() -> None:
+        task = asyncio.create_task(end_with(error))
+        await asyncio.wait((task,))
+        del task
+        gc.collect()
+
+    asyncio.run(leave())
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_a_lost_connection_leaves_behind_is_a_line_and_no_traceback(
+    start_log: StartLog, log_format: Literal["console", "json"]
+) -> None:
+    read = start_log(log_format)
+
+    left_alone(AMQPConnectionError("the reader has gone"))
+    logging.getLogger("aiormq.connection").warning(
+        "Cancelling cause reader exited abnormally", exc_info=AMQPConnectionError("gone")
+    )
+
+    (line,) = read().splitlines()
+    assert "what waited on a connection to the broker ended with it" in line
+    assert "AMQPConnectionError: the reader has gone" in line
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), ConnectionResetError("mine")])
+def test_the_traceback_of_anybody_elses_task_stays(start_log: StartLog, error: BaseException) -> None:
+    read = start_log("json")
+
+    left_alone(error)
+
+    line = only_line(read())
+    assert line["event"].startswith("Task exception was never retrieved")
+    assert "Traceback" in line["exception"]

@@ -28,10 +28,12 @@ def test_a_copy_stays_as_it_was() -> None:
 
     tally.delivered += 1
     tally.acked += 1
+    tally.dead["rejected"] += 1
     tally.note_outcome(Died("signal 11", "handler"))
     tally.queue_wait.observe(1)
 
     assert (copy.delivered, copy.acked, copy.unsettled, copy.others[Died]) == (3, 0, 3, 1)
+    assert (tally.unsettled, copy.dead) == (2, {})
     assert sum(copy.queue_wait.counts) == 1
 
 

@@ -250,3 +250,14 @@ async def stubborn(payload: dict[str, Any]) -> None:
 @app.handler("t.answers")
 async def answers(payload: dict[str, Any]) -> None:
     """Where answers go."""
+
+
+@app.handler("t.ends", retry=QUICK)
+async def ends(payload: dict[str, bool], ctx: AsyncContext) -> None:
+    """Takes the whole service along when it is told to."""
+    if payload["ends"]:
+        os._exit(7)
+    await ctx.db.execute(
+        "INSERT INTO effects (message_id, handler, attempt) VALUES (:id, 'ends', :attempt)",
+        {"id": ctx.message.id, "attempt": ctx.message.attempt},
+    )

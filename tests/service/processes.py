@@ -37,8 +37,9 @@ class ServiceProcess:
         processes: int = 2,
         app: str = "tests.service.application:app",
         environment: Mapping[str, str] | None = None,
+        log_format: str = "json",
     ) -> ServiceProcess:
-        """Start it in a process group of its own."""
+        """Start it in a process group of its own; with another log format a line is all text, as its event."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "penstock", "run", app),
             *(
@@ -49,7 +50,7 @@ class ServiceProcess:
                 "--processes",
                 str(processes),
             ),
-            *("--log-level", "debug", "--log-format", "json", *flags),
+            *("--log-level", "debug", "--log-format", log_format, *flags),
             cwd=ROOT,
             env={**os.environ, "PENSTOCK_DATABASE__SYNCHRONOUS": "NORMAL", **(environment or {})},
             stderr=asyncio.subprocess.PIPE,
@@ -80,17 +81,22 @@ class ServiceProcess:
         return sum(1 for line in self.lines if line["event"] == "a worker is ready")
 
     async def wait_line(self, event: str, count: int = 1) -> dict[str, Any]:
-        """The count-th log line with this event."""
+        """The count-th log line with this event, or with these words in a text that is not JSON."""
+
+        def says(line: dict[str, Any]) -> bool:
+            return line["event"] == event or (len(line) == 1 and event in line["event"])
+
         async with asyncio.timeout(DEADLINE_S):
-            while len(found := [line for line in self.lines if line["event"] == event]) < count:
+            while len(found := [line for line in self.lines if says(line)]) < count:
                 assert not self._reader.done(), f"it ended without {event!r}: {self.lines[-20:]}"
                 self._more.clear()
                 await self._more.wait()
         return found[count - 1]
 
     async def kill(self) -> None:
-        """SIGKILL to the reactor alone."""
-        self._process.kill()
+        """SIGKILL to the reactor alone, if it has not ended by itself."""
+        if self._process.returncode is None:
+            self._process.kill()
         await self.wait()
 
     async def stop(self) -> int:

@@ -171,3 +171,34 @@ async def until_settled(bus: Bus, folder: Path, expected: set[str]) -> None:
     async with asyncio.timeout(120):
         while set(effects(folder)) != expected:  # noqa: ASYNC110 - another process's rows send no event
             await asyncio.sleep(0.1)
+
+
+async def test_what_ends_the_whole_service_each_time_is_parked(bus_url: str, tmp_path: Path) -> None:
+    make_database(tmp_path)
+    bus = await connected(bus_url, tmp_path)
+    services = [await ServiceProcess.start(bus_url, tmp_path, "--only", "t.ends", processes=0)]
+    await services[0].wait_line("consuming")
+    await publish(bus, "t.ends", [{"ends": n == 5} for n in range(10)])
+
+    def is_parked() -> bool:
+        lines = [line for service in services for line in service.lines]
+        return any(line["event"] == "message dead lettered" for line in lines)
+
+    while True:
+        ended = asyncio.create_task(services[-1].wait())
+        while not (ended.done() or is_parked()):  # noqa: ASYNC110 - see below
+            # Its end and its log are two things of another process, and send no event together.
+            await asyncio.sleep(0.02)
+        if is_parked():
+            break
+        assert await ended == 7
+        services.append(await ServiceProcess.start(bus_url, tmp_path, "--only", "t.ends", processes=0))
+    code = await services[-1].stop()
+    await ended
+
+    assert code == 0
+    # Three deaths that nobody can blame on one message, and three while it ran alone.
+    assert len(services) == 7
+    assert await bus.depth("t.ends.dead") == 1
+    assert set(effects(tmp_path)) == {f"m{n}" for n in range(10)} - {"m5"}
+    await bus.aclose()

@@ -8,9 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.app.application import load_app
-from penstock.app.messages import Outgoing
+from penstock.app.messages import History, Outgoing
+from penstock.app.payloads import make_outgoing
 from penstock.buses.address import open_bus
 from penstock.reactor.service import Reactor, Stop
 from penstock.reactor.slot_state import SlotState
@@ -292,6 +294,24 @@ async def test_a_handler_that_outlasts_the_drain_is_handed_back_uncharged(
             (delivery,) = [one async for one in held]
         await bus.aclose()
     assert delivery.history.attempts == 0
+
+
+async def test_what_ran_alone_is_handed_back_without_the_mark_that_would_count_a_death(
+    bus_url: str, tmp_path: Path
+) -> None:
+    async with running(bus_url, tmp_path, only=("t.sleeps",), service={"drain_seconds": 0.2}) as service:
+        message = make_outgoing("t.sleeps", {"s": 60}, id="m0")
+        bus = open_bus(service.settings.bus)
+        await bus.connect()
+        suspect = replace(message, history=History(1, 1, alone=True))
+        assert await bus.publish([suspect], timeout_s=10) == [None]
+        await service.line("begun")
+        await service.aclose()
+        async with bus.hold("t.sleeps", limit=2) as held:
+            deliveries = [one async for one in held]
+        await bus.aclose()
+
+    assert [delivery.history for delivery in deliveries] == [History(1, 1)]
 
 
 @pytest.mark.parametrize("moment", ["before it connects", "while a worker boots", "as soon as it is ready"])

@@ -12,12 +12,12 @@ What bounds it: prefetch bounds what is claimed, a publish has one chunk of its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
-from penstock.buses.contract import Delivery, Settler, Sink, Subscription
+from penstock.buses.contract import BusStatistics, Delivery, Settler, Sink, Subscription
 from penstock.buses.embedded import store, topology
 from penstock.buses.embedded.clock import BusClock
 from penstock.buses.embedded.deliveries import Consumer
@@ -69,6 +69,16 @@ class EmbeddedBus:
         if self._pump is None or not self.is_connected:
             return frozenset()
         return self._pump.deliveries.consuming()
+
+    def statistics(self) -> BusStatistics:
+        """A moment of it."""
+        deliveries = None if self._pump is None else self._pump.deliveries
+        return BusStatistics(
+            publishing_waits=self._publishing.why_it_refuses(),
+            alarms=self._publishing.refusals,
+            acks_waiting=0 if deliveries is None else deliveries.asked - deliveries.done,
+            group_commits={} if self._writer is None else self._writer.group_commits.copy(),
+        )
 
     async def connect(self) -> None:
         """Open the file, or create it.
@@ -140,6 +150,10 @@ class EmbeddedBus:
         """Returns when every ack and requeue asked for so far is durable. Raises `BusError` when the bus has ended."""
         if self._pump is not None:
             await self._pump.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:  # noqa: ARG002 - they share one file
+        """Returns when they are durable. Raises `BusError` when the bus has ended."""
+        await self.flush()
 
     async def depth(self, queue: str) -> int | None:
         """Messages that wait in a queue; those delivered and unsettled or delayed are not counted."""

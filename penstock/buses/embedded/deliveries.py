@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec.structs import replace
 
 from penstock.app.messages import FRESH, History
-from penstock.buses.contract import Delivery, Sink
+from penstock.buses.contract import Delivery, Sink, Told
 from penstock.buses.embedded.riding import without_riding
 from penstock.buses.embedded.rounds import Claim, Round
 from penstock.buses.embedded.store import Claimed
@@ -41,6 +41,14 @@ class Consumer:
     sink: Sink
     out: int = 0
     """Deliveries that are not settled."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Settled:
+    message: int
+    how: Settlement
+    told: Told | None = None
+    """Hears of it when it is durable."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,9 +72,9 @@ class LeaseSettler:
         """True once the lease has ended: its deliveries are handed out again."""
         return self._is_gone
 
-    def ack(self, tag: int) -> bool:
-        """Forget the message; False when it is not ours to settle, or settled already."""
-        return not self._is_gone and self._deliveries.settle(tag, "ack")
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        """Forget the message; False when it is not ours to settle, or settled already. `told` hears when it is durable."""
+        return not self._is_gone and self._deliveries.settle(tag, "ack", told)
 
     def requeue(self, tag: int) -> bool:
         """Give the message back; False when it is not ours to settle, or settled already."""
@@ -85,8 +93,8 @@ class Deliveries:
         self._consumers: dict[int, Consumer] = {}
         self._to_look_at: dict[int, None] = {}
         self._out: dict[int, _Out] = {}
-        self._settled: deque[tuple[int, Settlement]] = deque()
-        self._in_round: list[tuple[int, Settlement]] = []
+        self._settled: deque[_Settled] = deque()
+        self._in_round: list[_Settled] = []
         self._tags = itertools.count(1)
         self._settler = LeaseSettler(self)
         self.asked = 0
@@ -135,14 +143,14 @@ class Deliveries:
         concerned = self._consumers.keys() if queues is None else self._consumers.keys() & queues
         self._to_look_at.update(dict.fromkeys(concerned))
 
-    def settle(self, tag: int, how: Settlement) -> bool:
+    def settle(self, tag: int, how: Settlement, told: Told | None = None) -> bool:
         """Settle what is out under `tag`; False when nothing is."""
         out = self._out.pop(tag, None)
         if out is None:
             return False
         if out.consumer is not None:
             out.consumer.out -= 1
-        self._settled.append((out.message, how))
+        self._settled.append(_Settled(out.message, how, told))
         self.asked += 1
         self._on_settled()
         return True
@@ -165,8 +173,8 @@ class Deliveries:
         count = len(self._settled) if everything else min(SETTLED_AT_ONCE, len(self._settled))
         self._in_round = [self._settled.popleft() for _ in range(count)]
         kinds: dict[Settlement, list[int]] = {"ack": [], "requeue": [], "unseen": []}
-        for message, how in self._in_round:
-            kinds[how].append(message)
+        for settled in self._in_round:
+            kinds[settled.how].append(settled.message)
         return {how: tuple(messages) for how, messages in kinds.items()}
 
     def known(self) -> frozenset[int]:
@@ -174,13 +182,16 @@ class Deliveries:
         return frozenset(
             itertools.chain(
                 (out.message for out in self._out.values()),
-                (message for message, _ in self._settled),
-                (message for message, _ in self._in_round),
+                (settled.message for settled in self._settled),
+                (settled.message for settled in self._in_round),
             )
         )
 
-    def settled(self) -> None:
-        """The round in flight is durable."""
+    def settled(self, now_s: float) -> None:
+        """The round in flight is durable, since now, monotonic."""
+        for settled in self._in_round:
+            if settled.told is not None:
+                settled.told.note_acked(now_s)
         self.done += len(self._in_round)
         self._in_round = []
 
@@ -209,7 +220,7 @@ class Deliveries:
     def send_back(self, claimed: Iterable[Claimed]) -> None:
         """Nobody is there to see what was claimed."""
         for message in claimed:
-            self._settled.append((message.id, "unseen"))
+            self._settled.append(_Settled(message.id, "unseen"))
             self.asked += 1
 
     def lose_lease(self) -> None:
@@ -251,7 +262,7 @@ class Deliveries:
 
 def _history(message: Claimed, riding: History) -> History:
     # Only Penstock writes these columns: whoever may write the file is trusted with them.
-    if not (message.attempts or message.crashes or riding.commit_unknown or riding.replays):
+    if riding is FRESH and not (message.attempts or message.crashes):
         return FRESH
     return replace(
         riding,

@@ -39,6 +39,19 @@ class Publishing:
         self._path = path
         self._clock = clock
         self._free_floor_bytes = free_floor_bytes
+        self._refuses = False
+        """The last message was refused for want of space; written by the writer's thread, as the next one."""
+        self.refusals = 0
+        """How often it began to refuse."""
+
+    def why_it_refuses(self) -> str | None:
+        """Why messages are refused now, in words; None when the last one was not, or space is free again."""
+        if not self._refuses:
+            return None
+        try:
+            return self._too_full(0)
+        except OSError as error:
+            return str(error)
 
     async def publish(self, writer: Writer, messages: Sequence[Outgoing], timeout_s: float) -> Answers:
         """One answer a message, in order; each chunk of the batch is stored whole or not at all."""
@@ -79,7 +92,7 @@ class Publishing:
             for message in chunk
         ]
 
-    # From here on: in the writer thread.
+    # From here on: in the writer thread, and `_too_full` in any.
 
     def _store(self, transaction: Transaction, messages: Sequence[Outgoing]) -> Answers:
         too_full = self._refuse_when_full(sum(len(message.body) for message in messages))
@@ -122,6 +135,13 @@ class Publishing:
         return answers
 
     def _refuse_when_full(self, size_bytes: int) -> str | None:
+        too_full = self._too_full(size_bytes)
+        if too_full is not None and not self._refuses:
+            self.refusals += 1
+        self._refuses = too_full is not None
+        return too_full
+
+    def _too_full(self, size_bytes: int) -> str | None:
         disk = os.statvfs(self._path.parent)
         free_bytes = disk.f_bavail * disk.f_frsize
         if free_bytes >= self._free_floor_bytes + size_bytes:

@@ -232,7 +232,7 @@ class Pump:
         if round_.looks_around and played.data_version != self._looked_at_version:
             self._looked_at_version = played.data_version
             self.look_at(None)
-        self.deliveries.settled()
+        self.deliveries.settled(time.monotonic())
         self._answer_flushes()
         self._hand_out(round_, takes, played)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from penstock.app.messages import FRESH, HeaderValue, History
 
@@ -18,9 +19,8 @@ RIDING: Final = "x-penstock-riding"
 
 def with_riding(headers: Mapping[str, Any], history: History) -> dict[str, Any]:
     """The headers as they are stored."""
-    if not (history.commit_unknown or history.replays):
-        return dict(headers)
-    return {**headers, RIDING: [history.commit_unknown, history.replays, history.past]}
+    riding = replace(history, attempts=0, crashes=0, first_failed_at_s=0.0)
+    return dict(headers) if riding == FRESH else {**headers, RIDING: riding}
 
 
 def without_riding(packed: bytes | None) -> tuple[dict[str, HeaderValue], History]:
@@ -28,8 +28,11 @@ def without_riding(packed: bytes | None) -> tuple[dict[str, HeaderValue], Histor
     if packed is None:
         return {}, FRESH
     headers: dict[str, Any] = msgspec.msgpack.decode(packed)
-    match headers.pop(RIDING, None):
-        case [bool(commit_unknown), int(replays), str(past)]:
-            return headers, History(commit_unknown=commit_unknown, replays=replays, past=past)
-        case _:
-            return headers, FRESH
+    riding = headers.pop(RIDING, None)
+    if riding is None:
+        return headers, FRESH
+    try:
+        return headers, msgspec.convert(riding, History)
+    except msgspec.ValidationError:
+        # Another version of Penstock wrote it; its message counts as a new one.
+        return headers, FRESH

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +95,8 @@ class _Ended:
     answers: list[Any]
     """One for each request: its result, or an exception as an `_Error`."""
     touched: set[int] = field(default_factory=set)
+    commits: int = 0
+    """How many it took: one, one a request where together they failed, or none."""
     is_locked: bool = False
     """Nothing was begun: another process has the file."""
     is_broken: bool = False
@@ -124,6 +126,8 @@ class Writer:
         self.own_pipe: str | None = None
         """Written by the loop, read by the thread: our own pipe, which `on_commit` makes needless."""
         self.is_healthy = False
+        self.group_commits: Counter[int] = Counter()
+        """How many commits had so many requests; written by the loop."""
 
     def __repr__(self) -> str:
         state = "closed" if self._executor is None else "healthy" if self.is_healthy else "broken"
@@ -199,6 +203,8 @@ class Writer:
 
     def _answer(self, group: list[Ticket[Any]], running: asyncio.Future[_Ended]) -> None:
         ended = running.result()
+        if ended.commits:
+            self.group_commits[len(group) if ended.commits == 1 else 1] += ended.commits
         if ended.is_locked and not self._is_closing:
             self._waiting.extendleft(reversed(group))
         else:
@@ -248,6 +254,7 @@ class Writer:
         return _Ended(
             [end.answers[0] for end in ends],
             touched=set().union(*(end.touched for end in ends)),
+            commits=sum(end.commits for end in ends),
             is_broken=any(end.is_broken for end in ends),
         )
 
@@ -262,7 +269,7 @@ class Writer:
         connection.execute("COMMIT")
         for pipe in pipes:
             wake(pipe, touched)
-        return _Ended(answers, touched)
+        return _Ended(answers, touched, commits=1)
 
     def _open_connection(self) -> sqlite3.Connection:
         connection = open_file(self._path)

@@ -7,10 +7,12 @@ with everything in flight. So each incarnation of an AMQP channel has a settler 
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from penstock.buses.contract import Told
 from penstock.buses.rabbitmq.stream import Wire
 
 #: Acks asked for within so many seconds leave together.
@@ -115,6 +117,8 @@ class ChannelSettler:
         self._number = number
         self._wire = wire
         self._plan = AckPlan()
+        self._told: list[Told] = []
+        """Who is told of the next flush."""
         self._flush: asyncio.TimerHandle | None = None
         self._is_gone = False
 
@@ -127,9 +131,18 @@ class ChannelSettler:
         """True while nobody has asked to settle it."""
         return not self._plan.is_settled(tag)
 
-    def ack(self, tag: int) -> bool:
-        """Ask for an ack; written within a few milliseconds."""
-        return not self._is_gone and self._plan.ack(tag) and self._soon()
+    @property
+    def waiting(self) -> int:
+        """Acks and requeues that were asked for and are not written."""
+        return 0 if self._is_gone else len(self._plan)
+
+    def ack(self, tag: int, told: Told | None = None) -> bool:
+        """Ask for an ack; written within a few milliseconds, and `told` hears of that."""
+        if self._is_gone or not self._plan.ack(tag):
+            return False
+        if told is not None:
+            self._told.append(told)
+        return self._soon()
 
     def requeue(self, tag: int) -> bool:
         """Ask for a requeue; written within a few milliseconds."""
@@ -138,6 +151,7 @@ class ChannelSettler:
     def die(self) -> None:
         """The AMQP channel is gone; the broker hands its unsettled deliveries out again."""
         self._is_gone = True
+        self._told.clear()
 
     def flush(self) -> None:
         """Write everything asked for so far, unless the AMQP channel is gone."""
@@ -146,6 +160,10 @@ class ChannelSettler:
             self._flush = None
         if len(self._plan) and not self._is_gone:
             self._wire.write(b"".join(frame.packed(self._number) for frame in self._plan.take()))
+            told, self._told = self._told, []
+            now_s = time.monotonic()
+            for one in told:
+                one.note_acked(now_s)
 
     def _soon(self) -> bool:
         if self._flush is None:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 
@@ -17,7 +17,7 @@ from aiormq.abc import AbstractConnection
 
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
-from penstock.buses.contract import Delivery, Sink, Subscription
+from penstock.buses.contract import BusStatistics, Delivery, Sink, Subscription
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
@@ -61,6 +61,20 @@ class RabbitBus:
             return frozenset()
         return self._consumers.consuming()
 
+    def statistics(self) -> BusStatistics:
+        """A moment of both connections."""
+        consumers = self._consumers
+        return BusStatistics(
+            publishing_waits=self._publisher.blocked_because,
+            alarms=self._publisher.alarms,
+            reconnects={
+                "consuming": self._consuming.reconnects,
+                "publishing": self._publishing.reconnects,
+            },
+            consumers_restarted=0 if consumers is None else consumers.restarted,
+            acks_waiting=0 if consumers is None else consumers.acks_waiting,
+        )
+
     async def connect(self) -> None:
         """Open the publishing connection. Raises `BusUnavailable`."""
         await self._publishing.open()
@@ -102,6 +116,11 @@ class RabbitBus:
         """Returns when all acks asked for are written."""
         if self._consumers is not None:
             self._consumers.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the broker has answered on the AMQP channels of these queues, behind their acks."""
+        if self._consumers is not None:
+            await self._consumers.acks_taken(queues)
 
     async def depth(self, queue: str) -> int | None:
         """Messages that are ready in a queue, unsettled ones not counted; None when it does not exist.

@@ -82,6 +82,8 @@ class Supervised:
         self._wire = Wire()
         self._keeper: asyncio.Task[None] | None = None
         self._is_up = False
+        self.reconnects = 0
+        """How often it came back."""
         self._backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=min(section.reconnect_cap_s, MAX_DELAY_S))
 
     def __repr__(self) -> str:
@@ -141,6 +143,7 @@ class Supervised:
             )
             await self._drop()
             lost = await self._reconnect()
+            self.reconnects += 1
             _log.info("connection to the broker is back", purpose=self._purpose)
 
     async def _reconnect(self) -> asyncio.Future[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Final
 
@@ -72,10 +72,25 @@ class Consumers:
         """Queues whose consumer the broker has confirmed and not cancelled."""
         return frozenset().union(*(group.consuming() for group in self._groups))
 
+    @property
+    def restarted(self) -> int:
+        """Consumers that were lost while their connection stood, and started again."""
+        return sum(group.restarted for group in self._groups)
+
+    @property
+    def acks_waiting(self) -> int:
+        """Acks and requeues that were asked for and are not written."""
+        return sum(group.acks_waiting for group in self._groups)
+
     def flush(self) -> None:
         """Write all acks asked for so far."""
         for group in self._groups:
             group.flush()
+
+    async def acks_taken(self, queues: Collection[str]) -> None:
+        """Returns when the broker has read the acks of these queues, or their AMQP channels are gone."""
+        groups = [group for group in self._groups if not frozenset(queues).isdisjoint(group.queues)]
+        await asyncio.gather(*(group.acks_taken() for group in groups))
 
     async def aclose(self) -> None:
         """Close the AMQP channels; the broker hands out again what is unsettled."""

@@ -49,7 +49,7 @@ class ConsumingChannel:
         self._sink = sink
         self._login = login
         self._random = random
-        self._turns = Turns()
+        self._turns = Turns(self._start_over)
         self._connection: AbstractConnection | None = None
         self._wire = Wire()
         self._channel: AbstractChannel | None = None
@@ -61,9 +61,13 @@ class ConsumingChannel:
         """By each consumer tag that this AMQP channel has had: deliveries come until its end is confirmed."""
         self._confirmed: set[str] = set()
         """Consumer tags that the broker has answered for, those that are gone included."""
+        self._renewed: str | None = None
+        """The queue whose consumer is being replaced: between the two of them it counts as consumed."""
         self._healing: asyncio.Task[None] | None = None
         self._refused: list[str] = []
         self._is_stopping = False
+        self.restarted = 0
+        """Consumers that were lost while the connection stood, and started again."""
 
     @property
     def queues(self) -> list[str]:
@@ -103,12 +107,24 @@ class ConsumingChannel:
         """Queues whose consumer the broker has confirmed on an AMQP channel that is open."""
         if self._channel is None or self._channel.is_closed:
             return frozenset()
-        return frozenset(queue for tag, queue in self._tags.items() if tag in self._confirmed)
+        consumed = {queue for tag, queue in self._tags.items() if tag in self._confirmed}
+        return frozenset(consumed if self._renewed is None else consumed | {self._renewed})
+
+    @property
+    def acks_waiting(self) -> int:
+        """Acks and requeues that were asked for and are not written."""
+        return 0 if self._settler is None else self._settler.waiting
 
     def flush(self) -> None:
         """Write all acks asked for so far."""
         if self._settler is not None:
             self._settler.flush()
+
+    async def acks_taken(self) -> None:
+        """Write all acks asked for so far; returns when the broker has read them, or the AMQP channel is gone."""
+        if self._connection is not None:
+            self.flush()
+            await self._turns.finish(self._ask_behind_acks(self._connection))
 
     async def aclose(self) -> None:
         """Write the last acks and see them through; the AMQP channel ends with its connection, which is closed next."""
@@ -121,6 +137,17 @@ class ConsumingChannel:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._turns.finish(self._see_acks_through(self._connection)), ACKED_S)
         await self._turns.give_up()
+
+    async def _ask_behind_acks(self, connection: AbstractConnection) -> None:
+        try:
+            async with self._turns.turn(connection):
+                channel = self._channel
+                if channel is not None and not channel.is_closed:
+                    # Any question is answered behind what was written before it. Nobody consumes by this number: each
+                    # consumer begins with its own.
+                    await channel.basic_qos(prefetch_count=1)
+        except BROKEN as error:
+            _log.debug("acks may be lost: their messages come again", error=str(error))
 
     async def _see_acks_through(self, connection: AbstractConnection) -> None:
         """An AMQP channel passes 32 acks on to a quorum queue, the others when those are done, and forgets them when it
@@ -161,10 +188,15 @@ class ConsumingChannel:
                 if self._is_stopping or tag is None or channel is None or channel.is_closed:
                     # Being healed: it comes back with the new number.
                     return
-                del self._tags[tag]
-                await channel.basic_cancel(tag)
-                del self._flows[tag]
-                await self._consume(channel, self._subscriptions[queue])
+                if tag in self._confirmed:
+                    self._renewed = queue
+                try:
+                    del self._tags[tag]
+                    await channel.basic_cancel(tag)
+                    del self._flows[tag]
+                    await self._consume(channel, self._subscriptions[queue])
+                finally:
+                    self._renewed = None
         except BROKEN as error:
             _log.warning(
                 "a consumer was lost while its prefetch changed: it is started again; what runs goes on, "
@@ -271,6 +303,14 @@ class ConsumingChannel:
             )
             self._heal()
 
+    def _start_over(self) -> None:
+        _log.warning(
+            "the broker's answers no longer belong to the calls on a consuming AMQP channel: its connection is opened "
+            "again; what runs goes on, the broker hands the unsettled messages out again",
+            queues=list(self._subscriptions),
+        )
+        self._wire.abort()
+
     def _heal(self) -> None:
         if not self._is_stopping and (self._healing is None or self._healing.done()):
             self._healing = asyncio.create_task(self._heal_until_well(), name="penstock-heal")
@@ -327,9 +367,10 @@ class ConsumingChannel:
         subscriptions = [self._subscriptions[queue] for queue in self._missing() if queue not in refused]
         if channel is None or channel.is_closed:
             await self._open(connection, subscriptions)
-            return
-        for subscription in subscriptions:
-            await self._consume(channel, subscription)
+        else:
+            for subscription in subscriptions:
+                await self._consume(channel, subscription)
+        self.restarted += len(subscriptions)
 
     def _missing(self) -> list[str]:
         """Queues that are not consumed."""

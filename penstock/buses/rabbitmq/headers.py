@@ -24,6 +24,8 @@ from penstock.buses.rabbitmq.stream import Content
 ATTEMPTS: Final = "x-penstock-attempts"
 CRASHES: Final = "x-penstock-crashes"
 FIRST_FAILED_AT: Final = "x-penstock-first-failed-at-unix-ms"
+STARTS: Final = "x-penstock-starts"
+ALONE: Final = "x-penstock-alone"
 #: Longer than Penstock writes it: somebody else did.
 MAX_PAST_CHARS: Final = 8 * 1024
 DELIVERY_COUNT: Final = "x-delivery-count"
@@ -65,12 +67,15 @@ def to_delivery(
         priority=properties.priority,
         timestamp_s=properties.timestamp_s,
         redelivered=content.redelivered,
+        # A quorum queue counts in a header, a classic one not at all.
+        delivery_count=None if content.redelivered else 0,
     )
     headers = properties.headers
     if headers:
         is_ours = properties.user_id == login
         delivery.headers = _own_values(headers, keep_ours=keep_ours and is_ours)
-        delivery.delivery_count = _whole(headers.get(DELIVERY_COUNT))
+        if DELIVERY_COUNT in headers:
+            delivery.delivery_count = _whole(headers[DELIVERY_COUNT])
         if is_ours and ATTEMPTS in headers:
             delivery.history = _history(headers)
     return delivery
@@ -92,6 +97,10 @@ def to_properties(message: Outgoing, login: str) -> spec.Basic.Properties:
             headers[header_names.COMMIT_UNKNOWN] = True
         if history.replays:
             headers |= {header_names.REPLAYS: history.replays, header_names.PAST: history.past}
+        if history.starts:
+            headers[STARTS] = history.starts
+        if history.alone:
+            headers[ALONE] = True
     return spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -133,6 +142,8 @@ def _history(headers: Mapping[str, Any]) -> History:
         headers.get(header_names.COMMIT_UNKNOWN) is True,
         _whole(headers.get(header_names.REPLAYS)),
         past if isinstance(past, str) and len(past) <= MAX_PAST_CHARS else "",
+        _whole(headers.get(STARTS)),
+        headers.get(ALONE) is True,
     )
 
 

@@ -25,7 +25,7 @@ from typing import Final
 
 from aiormq.abc import AbstractChannel
 
-from penstock.buses.contract import Delivery
+from penstock.buses.contract import Delivery, Told
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.headers import to_delivery
@@ -60,9 +60,9 @@ class HeldSettler:
         """True once nothing that is held can be settled any more."""
         return self._settler.is_gone
 
-    def ack(self, tag: int) -> bool:
+    def ack(self, tag: int, told: Told | None = None) -> bool:
         """The message may be forgotten."""
-        if not self._settler.ack(tag):
+        if not self._settler.ack(tag, told):
             return False
         self.acked += 1
         return True

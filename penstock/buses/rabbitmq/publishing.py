@@ -53,7 +53,10 @@ class Publisher:
         self._opened = asyncio.Event()
         self._unblocked = asyncio.Event()
         self._unblocked.set()
-        self._blocked_because: str | None = None
+        self.blocked_because: str | None = None
+        """The broker's reason while it has an alarm."""
+        self.alarms = 0
+        """How often one began."""
         self._window = Window(IN_FLIGHT)
         self._checking = asyncio.Lock()
         self._connection: AbstractConnection | None = None
@@ -79,7 +82,9 @@ class Publisher:
 
     def blocked(self, reason: str | None) -> None:
         """The broker has an alarm and says why, or has none: publishes wait for its end."""
-        self._blocked_because = reason
+        if reason is not None and self.blocked_because is None:
+            self.alarms += 1
+        self.blocked_because = reason
         if reason is None:
             self._unblocked.set()
         else:
@@ -114,7 +119,7 @@ class Publisher:
             if not task.cancelled():
                 task.result()
         return [
-            answers[index] if index in answers else _timed_out(message, timeout_s, self._blocked_because)
+            answers[index] if index in answers else _timed_out(message, timeout_s, self.blocked_because)
             for index, message in enumerate(messages)
         ]
 

@@ -7,11 +7,12 @@ tasks that nobody cancels: who asked for them and is cancelled leaves them runni
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiormq.abc import AbstractConnection
+from aiormq.exceptions import InvalidFrameError
 
 from penstock.buses.rabbitmq.broken import broken_is_an_error
 
@@ -20,9 +21,14 @@ FORGOTTEN_S: Final = 1.0
 
 
 class Turns:
-    """Takes turns on one AMQP channel."""
+    """Takes turns on one AMQP channel; `on_out_of_step` is called when its answers no longer belong to its calls.
 
-    def __init__(self) -> None:
+    RabbitMQ answers the cancellation of a consumer twice when its queue is deleted at that moment. aiormq takes the
+    second one for the answer to the next call, that one's answer for the next but one, and so on for ever.
+    """
+
+    def __init__(self, on_out_of_step: Callable[[], None] = lambda: None) -> None:
+        self._on_out_of_step = on_out_of_step
         self._one = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -52,6 +58,9 @@ class Turns:
             try:
                 with broken_is_an_error():
                     yield
+            except InvalidFrameError:
+                self._on_out_of_step()
+                raise
             finally:
                 is_over = True
                 # An observer of our own; left alone it would stay with the connection as long as that lives.
