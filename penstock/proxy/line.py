@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Final
 
@@ -17,12 +18,14 @@ class Line:
 
     def __init__(self, sock: socket.socket, *, limit_bytes: int) -> None:
         self.sock = sock
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._rest = b""
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
 
     def send(self, payload: bytes, mark: bytes = b"") -> None:
         """Write a frame. Raises `FrameError` when it is too long, before anything is written, and `OSError`."""
-        head = frame_header(len(mark) + len(payload), limit_bytes=self._limit_bytes) + mark
+        head = frame_header(len(mark) + len(payload), limit_bytes=self.limit_bytes) + mark
         if len(payload) <= SHORT_BYTES:
             self.sock.sendall(head + payload)
         else:
@@ -35,7 +38,7 @@ class Line:
         data, self._rest = self._rest, b""
         while len(data) < HEADER_BYTES:
             data += self._read()
-        length = announced_length(data, limit_bytes=self._limit_bytes)
+        length = announced_length(data, limit_bytes=self.limit_bytes)
         end = HEADER_BYTES + length
         if len(data) >= end:
             self._rest = data[end:]
@@ -50,6 +53,10 @@ class Line:
                 raise EOFError
             filled += count
         return payload
+
+    def wait(self, seconds: float) -> bool:
+        """True when something has come, or has come already with what was read before; False after so many seconds."""
+        return bool(self._rest) or bool(self._poller.poll(seconds * 1000))
 
     def is_open(self) -> bool:
         """False when the other end is gone; True when nothing has come from it, as between two questions."""

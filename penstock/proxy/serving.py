@@ -6,7 +6,6 @@ does, and is killed by the kernel when its application dies, whatever it is doin
 
 from __future__ import annotations
 
-import select
 import socket
 import sys
 import traceback
@@ -34,8 +33,6 @@ class Subprocess:
 
     def __init__(self, sock: socket.socket) -> None:
         self._line = Line(sock, limit_bytes=BOOT_BYTES)
-        self._poller = select.poll()
-        self._poller.register(sock, select.POLLIN)
 
     def run(self) -> None:
         """Boot, then question and answer."""
@@ -43,7 +40,7 @@ class Subprocess:
             boot = wire.decode_request(self._line.receive())
             assert isinstance(boot, wire.Boot)
             self._boot = boot
-            self._line = Line(self._line.sock, limit_bytes=boot.frame_bytes)
+            self._line.limit_bytes = boot.frame_bytes
             try:
                 self._served = Served(boot)
             except Exception as error:  # noqa: BLE001 - told to the thread that wanted the connection
@@ -63,12 +60,12 @@ class Subprocess:
 
     def _answer(self) -> bool:
         served = self._served
-        if served.in_transaction and not self._poller.poll(self._boot.idle_s * 1000):
+        if served.in_transaction and not self._line.wait(self._boot.idle_s):
             # Nobody else can write, or use this connection; the thread finds out with its next statement.
             self._results.drop_all()
             served.end(commit=False)
         elif len(self._results):
-            self._poller.poll(ABANDONED_S * 1000)
+            self._line.wait(ABANDONED_S)
             self._results.drop_abandoned()
         request = wire.decode_request(self._line.receive())
         try:

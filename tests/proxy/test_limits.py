@@ -245,6 +245,25 @@ def test_a_subprocess_ends_at_nonsense_and_allocates_nothing_for_it(
     assert psutil.Process().memory_info().rss - before < 50 * 2**20
 
 
+def test_two_questions_that_come_at_once_are_both_answered_at_once(
+    ends: tuple[socket.socket, socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What was read with the first one is no longer in the socket, where a poll would wait for it.
+    monkeypatch.chdir(tmp_path)
+    ours, theirs = ends
+    begin, drop = (wire.encode(request) for request in (wire.Begin(), wire.Drop([1])))
+    ask = wire.encode(wire.Statement("SELECT 1", [], many=False, cursor=0, commits=False))
+    ours.sendall(
+        BOOT + b"".join(encode_frame(frame, limit_bytes=999) for frame in (begin, drop, ask, drop, ask))
+    )
+    ours.shutdown(socket.SHUT_WR)
+    Subprocess(theirs).run()
+    line = Line(ours, limit_bytes=9999)
+    answers = [wire.decode_answer(line.receive()[1:]) for _ in range(4)]
+    assert answers[:2] == [wire.Value(), wire.Value()]
+    assert [answer.rows for answer in answers[2:] if isinstance(answer, wire.Result)] == [[(1,)], [(1,)]]
+
+
 def test_an_answer_that_comes_byte_by_byte_is_put_together(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     line = Line(theirs, limit_bytes=1000)
