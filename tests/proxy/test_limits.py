@@ -256,10 +256,12 @@ def test_two_questions_that_come_at_once_are_both_answered_at_once(
     ours.sendall(
         BOOT + b"".join(encode_frame(frame, limit_bytes=999) for frame in (begin, drop, ask, drop, ask))
     )
-    ours.shutdown(socket.SHUT_WR)
-    Subprocess(theirs).run()
+    thread = threading.Thread(target=Subprocess(theirs).run)
+    thread.start()
     line = Line(ours, limit_bytes=9999)
     answers = [wire.decode_answer(line.receive()[1:]) for _ in range(4)]
+    ours.shutdown(socket.SHUT_WR)
+    thread.join()
     assert answers[:2] == [wire.Value(), wire.Value()]
     assert [answer.rows for answer in answers[2:] if isinstance(answer, wire.Result)] == [[(1,)], [(1,)]]
 
