@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from penstock.app.application import App, Router
     from penstock.app.backoff import Backoff
     from penstock.app.context import AsyncContext, Context
+    from penstock.app.current import session
     from penstock.app.outcomes import Reject, Retry
     from penstock.app.queues import Binding
     from penstock.client import AsyncClient, Client
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         PublishError,
         PublishTimeout,
         TopologyMismatch,
+        TransactionUndone,
         Unroutable,
     )
     from penstock.proxy.sqlproxy import SQLProxy
@@ -50,6 +52,7 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     "AsyncContext",
     "Retry",
     "Reject",
+    "session",
     # Publishing
     "Client",
     "AsyncClient",
@@ -80,6 +83,7 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     "DatabaseError",
     "DatabaseBusy",
     "DatabaseUnavailable",
+    "TransactionUndone",
     "ConnectionMisused",
     "ProxyError",
     # Package
@@ -93,6 +97,7 @@ _PLACES = {
     "Backoff": "penstock.app.backoff",
     "Context": "penstock.app.context",
     "AsyncContext": "penstock.app.context",
+    "session": "penstock.app.current",
     "Retry": "penstock.app.outcomes",
     "Reject": "penstock.app.outcomes",
     "Client": "penstock.client",

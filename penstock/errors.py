@@ -103,6 +103,21 @@ class DatabaseUnavailable(PenstockError):  # noqa: N818
     """
 
 
+class TransactionUndone(PenstockError):  # noqa: N818
+    """Raised at a commit when the database had undone the transaction and the handler caught the error that said so.
+
+    Nothing was committed. The cause is that error; a deadlock runs the handler again, anything else is its failure.
+    """
+
+    def __init__(
+        self,
+        text: str = "the database undid this message's transaction after an error that the handler caught; nothing was "
+        "committed. Let the error through, or put the statement that may fail into a savepoint: "
+        "with ctx.connection.begin_nested()",
+    ) -> None:
+        super().__init__(text)
+
+
 class ConnectionMisused(PenstockError):  # noqa: N818
     """Raised in a handler that closes `ctx.connection`, keeps it for another message, wants a second one, or
     writes to one SQLite file through `ctx.connection` and `ctx.db` in one message.

@@ -3,6 +3,8 @@
 `amqp_url`     an empty virtual host on a broker that all tests share
 `queue_prefix` a name that no other test has; with PENSTOCK_TEST_AMQP_URL the virtual host is not empty
 `own_broker`   a broker for this test alone, to be killed, stopped, frozen and reconfigured
+`mariadb`, `postgresql`          a server that all tests share; `mariadb_url`, `postgresql_url`: an empty database on it
+`own_mariadb`, `own_postgresql`  a server for this test alone, to be killed, stopped and frozen
 `closed_port`  a port of this machine that refuses connections
 """
 
@@ -21,6 +23,8 @@ import structlog
 from tests.broker import Broker, NoBrokerError
 from tests.choose_broker import new_broker
 from tests.leaks import Belongings, carrying
+from tests.server_process import NoServerError
+from tests.servers import MariaDBServer, PostgreSQLServer, Server, Template, database_on
 from tests.virtual_hosts import OneVirtualHost, VirtualHosts
 
 ELSEWHERE = "PENSTOCK_TEST_AMQP_URL"
@@ -115,6 +119,75 @@ def _new_broker() -> Broker:
     except NoBrokerError as missing:
         # A run without a broker proves nothing: it ends here, and fails.
         pytest.exit(str(missing), returncode=1)
+
+
+def _template(kind: type[Server]) -> Iterator[Template]:
+    before = Belongings()
+    try:
+        template = Template(kind)
+    except NoServerError as missing:
+        # As without a broker: skipped tests would look like a promise kept.
+        pytest.exit(str(missing), returncode=1)
+    before.share_new_processes()
+    yield template
+    template.close()
+
+
+def _shared(kind: type[Server], template: Template) -> Iterator[Server]:
+    before = Belongings()
+    with kind(template) as server:
+        before.share_new_processes()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _mariadb_template() -> Iterator[Template]:
+    yield from _template(MariaDBServer)
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template() -> Iterator[Template]:
+    yield from _template(PostgreSQLServer)
+
+
+@pytest.fixture(scope="session")
+def mariadb(_mariadb_template: Template) -> Iterator[Server]:
+    """The MariaDB that tests share; not to be stopped."""
+    yield from _shared(MariaDBServer, _mariadb_template)
+
+
+@pytest.fixture(scope="session")
+def postgresql(_postgresql_template: Template) -> Iterator[Server]:
+    """The PostgreSQL that tests share; not to be stopped."""
+    yield from _shared(PostgreSQLServer, _postgresql_template)
+
+
+@pytest.fixture
+def mariadb_url(mariadb: Server) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database of MariaDB, which is this test's own."""
+    with database_on(mariadb) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql: Server) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database of PostgreSQL, which is this test's own."""
+    with database_on(postgresql) as url:
+        yield url
+
+
+@pytest.fixture
+def own_mariadb(_mariadb_template: Template) -> Iterator[Server]:
+    """A MariaDB for this test alone (boots in half a second)."""
+    with MariaDBServer(_mariadb_template) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgresql(_postgresql_template: Template) -> Iterator[Server]:
+    """A PostgreSQL for this test alone (boots in half a second)."""
+    with PostgreSQLServer(_postgresql_template) as server:
+        yield server
 
 
 @pytest.fixture

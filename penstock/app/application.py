@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeAlias, TypeVar
 from penstock.app.backoff import NO_RETRY, Backoff
 from penstock.app.handlers import AnyHandler, ContentType, Handler, HandlerOptions
 from penstock.app.queues import Binding, QueueDeclaration, QueueType
+from penstock.config.database import IsolationLevel
 from penstock.errors import HandlerError
 
 P = ParamSpec("P")
@@ -46,11 +47,12 @@ class Router:
         declare: bool = True,
         max_priority: int | None = None,
         content_type: ContentType = "auto",
+        isolation: IsolationLevel | None = None,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]:
         """Declare the function below as the handler of `queue`.
 
         `timeout` is a deadline in seconds; `retry=None` makes the first failure a dead letter; `declare=False`
-        uses a queue that exists as it is. Raises `HandlerError` when a word of it cannot be.
+        uses a queue that exists as it is; `isolation` is for `ctx.connection` and `ctx.session`. Raises `HandlerError` when a word of it cannot be.
         """
         if callable(queue):
             msg = f"@app.handler above {queue!r} names no queue; write @app.handler('orders.created')"
@@ -59,7 +61,11 @@ class Router:
             name=queue, type=type, declare=declare, max_priority=max_priority, bindings=tuple(bind)
         )
         options = HandlerOptions(
-            timeout_s=timeout, retry=retry or NO_RETRY, prefetch=prefetch, content_type=content_type
+            timeout_s=timeout,
+            retry=retry or NO_RETRY,
+            prefetch=prefetch,
+            content_type=content_type,
+            isolation=isolation,
         )
 
         def register(function: Callable[P, R]) -> Handler[P, R]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, Unpack
 
 from penstock.app.messages import HeaderValue
 from penstock.app.options import Options
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Executable
+    from sqlalchemy import Row as SQLRow
     from sqlalchemy.orm import Session
     from structlog.typing import FilteringBoundLogger
 
@@ -135,6 +136,19 @@ class AsyncDatabaseChannel(AsyncTransaction, Protocol):
         ...
 
 
+class RowStream(Protocol):
+    """`ctx.stream(…)`: rows one after the other; it ends with its last row, with its block or with the message."""
+
+    def __iter__(self) -> Iterator[SQLRow[Any]]: ...
+    def __next__(self) -> SQLRow[Any]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def close(self) -> None:
+        """Give the rest up."""
+        ...
+
+
 class WorkerDatabase(Protocol):
     """The worker's own persistent connection, as the context reaches it."""
 
@@ -146,6 +160,10 @@ class WorkerDatabase(Protocol):
     @property
     def session(self) -> Session:
         """An ORM session on the same connection and transaction."""
+        ...
+
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """The rows of a large result, over a connection of its own."""
         ...
 
 
@@ -190,6 +208,14 @@ class Context:
     def session(self) -> Session:
         """An ORM session on `connection`, flushed and committed with it."""
         return self._database.session
+
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """The rows of a large result, a chunk in memory at a time: SQL with `:names`, or a SQLAlchemy select.
+
+        They come over a second connection that cannot write and sees only what is committed, so `ctx.connection` stays
+        free for statements meanwhile. Raises `ConnectionMisused` for more at once than `database.stream_connections`.
+        """
+        return self._database.stream(statement, parameters)
 
 
 class AsyncContext:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
 from importlib import import_module
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, get_args
 
 from penstock.app.backoff import Backoff
 from penstock.app.context import AsyncContext, Context
 from penstock.app.messages import HeaderValue
 from penstock.app.queues import QueueDeclaration
+from penstock.config.database import IsolationLevel
 from penstock.errors import ClientError, HandlerError
 
 P = ParamSpec("P")
@@ -33,6 +34,8 @@ class HandlerOptions:
     """Soft deadline; the process is killed `workers.kill_after_s` later."""
     retry: Backoff = field(default_factory=Backoff)
     prefetch: int | None = None
+    isolation: IsolationLevel | None = None
+    """Of the transaction on `ctx.connection` and `ctx.session`; None is what `database.isolation_level` says."""
     content_type: ContentType = "auto"
     """json: the body is JSON whatever the annotation; raw: never decoded; auto: as the annotation says."""
 
@@ -42,6 +45,9 @@ class HandlerOptions:
             raise HandlerError(msg)
         if self.prefetch is not None and not 1 <= self.prefetch <= 65535:
             msg = f"prefetch={self.prefetch!r} is not between 1 and 65535"
+            raise HandlerError(msg)
+        if self.isolation is not None and self.isolation not in get_args(IsolationLevel):
+            msg = f"isolation={self.isolation!r} is not known; write one of {', '.join(map(repr, get_args(IsolationLevel)))}"
             raise HandlerError(msg)
         if self.content_type not in ("auto", "json", "raw"):
             msg = f"content_type={self.content_type!r} is not known; write 'auto', 'json' or 'raw'"
@@ -67,6 +73,9 @@ class Handler(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self.name = f"{function.__module__}.{function.__qualname__}"
         _check_signature(self)
+        if self.is_async and options.isolation is not None:
+            msg = f"handler {self.name} is async and says isolation={options.isolation!r}: it has no ctx.connection to isolate"
+            raise HandlerError(msg)
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

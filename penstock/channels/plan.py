@@ -21,5 +21,7 @@ class WorkerPlan:
     limits: LimitsSection
     start_method: str
     log_level: str
+    workers: int = 1
+    """How many there are of it: each opens connections to one and the same database."""
     in_process: bool = False
     """True for --inline: the handlers run in a thread of the reactor's process."""

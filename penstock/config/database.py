@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, field_validator
+from typing import Final, Literal, Self, TypeAlias
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from penstock.config.section import Section, check_port
+
+#: `module:attribute`, as the application's own address.
+_PLACE: Final = r"^[\w.]+:\w+$"
+
+IsolationLevel: TypeAlias = Literal["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
 class DatabaseSection(Section):
@@ -18,10 +25,32 @@ class DatabaseSection(Section):
     def _usable_port(cls, url: SecretStr | None) -> SecretStr | None:
         return None if url is None else check_port(url)
 
+    session: str | None = Field(default=None, pattern=_PLACE)
+    """`module:attribute` of a `scoped_session` of yours that the workers adopt in place of a connection of their own."""
+    engine: str | None = Field(default=None, pattern=_PLACE)
+    """`module:attribute` of an `Engine` of yours that the workers adopt in place of a connection of their own."""
+    debug_checkouts: bool = False
+    """A handler that checks a second connection out, of whatever engine, fails with both places in the code."""
+
+    @model_validator(mode="after")
+    def _one_to_adopt(self) -> Self:
+        if self.session is not None and self.engine is not None:
+            msg = "database.session and database.engine are both set: a session has its engine, so name the session alone"
+            raise ValueError(msg)
+        return self
+
     idle_test_s: float = Field(default=30.0, ge=0)
     """A connection unused for so long is tested before the next message gets it."""
     connect_backoff_cap_s: float = Field(default=5.0, gt=0)
     """Longest wait between two attempts to open a connection."""
+    recycle_s: float = Field(default=0.0, ge=0)
+    """A worker's connection that is older is replaced before the next message; 0 is never."""
+    isolation_level: IsolationLevel | None = None
+    """Of every message's transaction whose handler does not say `isolation`; none leaves it to the database."""
+    max_connections: int | None = Field(default=None, ge=1)
+    """What all workers together may open at most, checked at the start; none: what the server allows."""
+    stream_connections: int = Field(default=1, ge=0, le=16)
+    """How many connections a worker may open for `ctx.stream` beside its own; 0 refuses it."""
     wait_s: float = Field(default=30.0, gt=0)
     """Database channel: longest wait for the writer before `DatabaseBusy`."""
     transaction_idle_s: float = Field(default=5.0, gt=0)

@@ -45,6 +45,7 @@ def make_plan(
         limits=settings.limits,
         start_method=settings.workers.start_method,
         log_level=settings.service.log_level,
+        workers=max(1, settings.workers.processes),
         in_process=in_process,
     )
 

@@ -136,12 +136,14 @@ class Worker:
         headers: Mapping[str, HeaderValue] | None = None,
         attempt: int = 1,
         redelivered: bool = False,
+        redelivered_after: str | None = None,
         correlation_id: str | None = None,
         reply_to: str | None = None,
     ) -> Result:
         """Run one message through a handler, named by itself or by its queue.
 
-        The message is `payload`, written as a client writes it, or `body` as it is. `attempt` is 1 in the first run.
+        The message is `payload`, written as a client writes it, or `body` as it is. `attempt` is 1 in the first run;
+        `redelivered_after="commit unknown"` is what the run after a commit without an answer is told.
         Raises `HandlerError` for a queue that nobody here handles, `PayloadError` for a payload no client could send.
         """
         name = handler.queue.name if isinstance(handler, Handler) else handler
@@ -166,7 +168,11 @@ class Worker:
             reply_to=reply_to,
             timestamp_s=time.time(),
             redelivered=redelivered,
-            history=History(attempts=attempt - 1, first_failed_at_s=time.time() if attempt > 1 else 0.0),
+            history=History(
+                attempts=attempt - 1,
+                first_failed_at_s=time.time() if attempt > 1 else 0.0,
+                commit_unknown=redelivered_after is not None,
+            ),
         )
         self._caught = None
         self._sent_now.clear()

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NoReturn
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
@@ -26,11 +26,14 @@ from structlog.typing import FilteringBoundLogger
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnavailable
 from penstock.workers.database.address import Address
+from penstock.workers.database.cap import check_cap
+from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import open_patiently
 from penstock.workers.database.sqlite import SqliteKind
+from penstock.workers.database.streaming import RowStream, Streams
 
 #: How long one message waits in its worker for a lost database. Then it goes back for a later retry, uncharged,
 #: and the slot is free for handlers that need no database; well under a broker's consumer timeout (30 min).
@@ -56,36 +59,56 @@ class OwnConnection:
         self._handlers_with_database: set[str] = set()
         self._reported: set[tuple[str, str]] = set()
         self._is_closed = False
+        self._streams = Streams(section.stream_connections)
+        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
         self._used_at_s = 0.0
+        self._opened_at_s = 0.0
+        self._isolation: str | None = None
+        self._isolation_now: str | None = None
 
     def __repr__(self) -> str:
         where = str(self._kind.address) if self._kind else "not open"
         state = "closed" if self._is_closed else "held" if self._held else "none held"
         return f"<OwnConnection {where}, {state}, {'in a message' if self._message else 'idle'}>"
 
-    def open(self) -> None:
-        """Open the connection, waiting for the database as long as it takes.
+    def open(self, *, workers: int = 1) -> None:
+        """Open the connection, waiting for the database as long as it takes; `workers` is how many do the same.
 
-        Raises `ConfigurationError` for what will never work: the URL, the driver, an option.
+        Raises `ConfigurationError` for what will never work: the URL, the driver, an option, more workers than the
+        server has connections for.
         """
         self._is_closed = False
         if self._section.url is None:
             return
         if self._kind is None:
             self._kind = kind_of(self._section)
+        if self._section.isolation_level is not None:
+            self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         if self._held is None:
-            self._held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
-            self._used_at_s = time.monotonic()
+            self._note_held(
+                open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
+            )
+            check_cap(self._kind, self._raw, self._section, workers)
 
-    def begin(self, handler: str) -> None:
+    def check_isolation(self, handler: str, level: str | None) -> None:
+        """Raises `ConfigurationError` when the database has no such level."""
+        if level is not None and self._kind is not None:
+            self._kind.check_isolation(level, f"handler {handler}: isolation")
+
+    def begin(self, handler: str, isolation: str | None = None) -> None:
         """A message begins; costs nothing until the handler touches the connection. Never raises.
 
         When the connection is lost and this handler has wanted it before, it is opened here, so that the wait
         is not taken from the handler's time.
         """
-        if self._message is not None:
+        if self.in_transaction:
             self.rollback()
         self._handler = handler
+        self._isolation = isolation or self._section.isolation_level
+        if self._checkouts is not None:
+            self._checkouts.begin(
+                handler, "the worker's own, which it holds since it began; this handler has not used it yet"
+            )
         if self._kind is not None:
             self._kind.has_lost_connection = False
         if self._held is None and handler in self._handlers_with_database:
@@ -110,10 +133,21 @@ class OwnConnection:
             message.message_session = MessageSession(message)
         return message.message_session
 
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """The rows of a large result, over a connection of its own that sees only what is committed.
+
+        Raises `ConnectionMisused` for more at once than `database.stream_connections`, and what SQLAlchemy raises.
+        """
+        kind = self._kind
+        if kind is None:
+            self._refuse()
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            return self._streams.open(kind, self._handler, statement, parameters)
+
     @property
     def in_transaction(self) -> bool:
-        """True once this message has touched the connection: `commit` or `rollback` is due."""
-        return self._message is not None
+        """True once this message has touched the database: `commit` or `rollback` is due."""
+        return self._message is not None or self._streams.are_open
 
     @property
     def sqlite_path(self) -> str | None:
@@ -125,10 +159,12 @@ class OwnConnection:
 
         Raises what SQLAlchemy raises; the caller then calls `rollback`, as after any other failure.
         """
+        self._streams.close()
         message, kind = self._message, self._kind
         if message is None or kind is None:
             return
         raw = self._raw
+        message.close_stream()
         if raw is not None:
             kind.close_results(raw)
         message.commit()
@@ -138,12 +174,22 @@ class OwnConnection:
 
     def rollback(self) -> None:
         """Undo this message's transaction and make the connection ready for the next one. Never raises."""
-        message, kind = self._message, self._kind
-        if message is None or kind is None:
+        kind = self._kind
+        if kind is None:
             return
         lost_before = kind.has_lost_connection
         try:
+            self._streams.close()
+            message = self._message
+            if message is None:
+                return
             raw = self._raw
+            if raw is not None and kind.cut_results(raw):
+                # Without a word: between server and worker there are rows that nobody wants.
+                message.invalidate()
+                self._discard()
+                return
+            message.close_stream()
             if raw is not None:
                 kind.close_results(raw)
             message.rollback()
@@ -162,10 +208,13 @@ class OwnConnection:
 
     def close(self) -> None:
         """Roll back what is open and close the connection; once is enough, twice is harmless."""
-        if self._message is not None:
+        if self.in_transaction:
             self.rollback()
         self._discard()
         self._is_closed = True
+        if self._checkouts is not None:
+            self._checkouts.close()
+            self._checkouts = None
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the message failed because its connection broke or could not be had: nobody's fault but the database's."""
@@ -176,8 +225,13 @@ class OwnConnection:
             isinstance(cause, DatabaseUnavailable) or kind.is_lost(cause) for cause in chain_of(error)
         )
 
+    def is_conflict(self, error: BaseException) -> bool:
+        """True when the message failed for another transaction: a deadlock, a serialization failure, a lock not had in time."""
+        kind = self._kind
+        return kind is not None and any(kind.is_conflict(cause) for cause in chain_of(error))
+
     def is_busy(self, error: BaseException) -> bool:
-        """True when the message failed for another one's lock, a deadlock or a full disk: the next run may end well."""
+        """True when the message failed for SQLite's one lock or a full disk: it may come again later."""
         kind = self._kind
         return kind is not None and any(kind.is_busy(cause) for cause in chain_of(error))
 
@@ -197,6 +251,8 @@ class OwnConnection:
         if kind is None:
             self._refuse()
         self._handlers_with_database.add(self._handler)
+        if self._checkouts is not None:
+            self._checkouts.note_first()
         self._test(kind)
         held = self._held or self._reopen()
         if held is None:
@@ -205,6 +261,9 @@ class OwnConnection:
                 "uncharged. The log says what was tried"
             )
             raise DatabaseUnavailable(msg)
+        if self._isolation != self._isolation_now:
+            kind.set_isolation(self._raw, self._isolation)
+            self._isolation_now = self._isolation
         self._message = message = MessageConnection(kind.engine, held, self.before_transaction)
         return message
 
@@ -223,19 +282,32 @@ class OwnConnection:
     def _reopen(self) -> PoolProxiedConnection | None:
         if self._kind is None or self._is_closed:
             return None
-        self._held = open_patiently(
-            self._kind,
-            cap_s=self._section.connect_backoff_cap_s,
-            log=self._log,
-            limit_s=REOPEN_WAIT_S,
-        )
-        self._used_at_s = time.monotonic()
-        return self._held
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            held = open_patiently(
+                self._kind,
+                cap_s=self._section.connect_backoff_cap_s,
+                log=self._log,
+                limit_s=REOPEN_WAIT_S,
+            )
+        self._note_held(held)
+        return held
+
+    def _note_held(self, held: PoolProxiedConnection | None) -> None:
+        self._held = held
+        self._isolation_now = None
+        self._opened_at_s = self._used_at_s = time.monotonic()
 
     def _test(self, kind: DatabaseKind) -> None:
         if self._held is None:
             return
         raw = self._raw
+        recycle_s = self._section.recycle_s
+        if recycle_s and time.monotonic() - self._opened_at_s > recycle_s:
+            self._log.debug(
+                "the worker's database connection is replaced for its age", database=str(kind.address)
+            )
+            self._discard()
+            return
         fault = "it is closed" if raw is None else kind.fault_of(raw)
         if fault is None and time.monotonic() - self._used_at_s > self._section.idle_test_s:
             try:
@@ -307,4 +379,12 @@ def kind_of(section: DatabaseSection) -> DatabaseKind:
         from penstock.workers.database.mysql import MySQLKind
 
         return MySQLKind(address, section)
+    if address.driver == "mysqldb":
+        from penstock.workers.database.mysqldb import MySQLdbKind
+
+        return MySQLdbKind(address, section)
+    if address.driver == "psycopg":
+        from penstock.workers.database.postgresql import PostgreSQLKind
+
+        return PostgreSQLKind(address, section)
     return DatabaseKind(address, section)

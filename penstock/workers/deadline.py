@@ -29,14 +29,14 @@ class SoftDeadline:
         if self._usable:
             signal.signal(signal.SIGALRM, self._rang)
 
-    def arm(self, timeout_s: float) -> None:
-        """Raise `DeadlineExceeded` in the handler after so many seconds."""
+    def arm(self, timeout_s: float, *, spent_s: float = 0.0) -> None:
+        """Raise `DeadlineExceeded` in the handler after so many seconds, of which some are over."""
         if not self._usable:
             return
         self._timeout_s = timeout_s
         self._is_due = False
         self._is_armed = True
-        signal.setitimer(signal.ITIMER_REAL, timeout_s)
+        signal.setitimer(signal.ITIMER_REAL, max(timeout_s - spent_s, 0.001))
 
     def disarm(self) -> None:
         """The handler is over; nothing is raised from here on."""

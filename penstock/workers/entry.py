@@ -32,6 +32,7 @@ from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import Mark, Phase, Recorder
 from penstock.channels.stub import Channel
 from penstock.errors import ConnectionMisused, HandlerError, PenstockError
+from penstock.workers.adopted import AdoptedDatabase
 from penstock.workers.connection import OwnConnection
 from penstock.workers.deadline import SoftDeadline
 from penstock.workers.execute import Executor
@@ -82,7 +83,10 @@ class Worker:
             limit_bytes=plan.limits.frame_bytes,
             shield=self._deadline.shield,
         )
-        self._database = OwnConnection(plan.database, log=structlog.get_logger("penstock.database"))
+        is_adopted = plan.database.session is not None or plan.database.engine is not None
+        self._database = (AdoptedDatabase if is_adopted else OwnConnection)(
+            plan.database, log=structlog.get_logger("penstock.database")
+        )
         self._database.before_transaction = self._before_transaction
         self._db = DatabaseStub(self._channel, guard=self._guard)
         self.executor = Executor(
@@ -114,7 +118,9 @@ class Worker:
             )
             raise HandlerError(msg)
         self.executor.serve([by_queue[queue] for queue in self._plan.queues])
-        self._database.open()
+        self._database.open(workers=self._plan.workers)
+        for queue in self._plan.queues:
+            self._database.check_isolation(by_queue[queue].name, by_queue[queue].options.isolation)
         for hook in self._app.start_hooks:
             hook(self._state)
 

@@ -5,6 +5,7 @@
     │         │          │
     ▼         ▼          ▼
 Unreadable  rollback ─▶ Raised / AskedRetry / Rejected
+               └ a deadlock, a serialization failure: from the top, three times at most
 ```
 Everything is caught here, SystemExit and KeyboardInterrupt too: one bad message costs itself.
 """
@@ -12,13 +13,18 @@ Everything is caught here, SystemExit and KeyboardInterrupt too: one bad message
 from __future__ import annotations
 
 import inspect
+import itertools
+import time
 from collections.abc import Mapping, Sequence
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from penstock.app.context import BusChannel, Context, DatabaseChannel, WorkerDatabase
+from penstock.app.current import running_database
 from penstock.app.decode import Decoder
 from penstock.app.failure import failure_of, outcome_of
 from penstock.app.handlers import AnyHandler
@@ -26,12 +32,14 @@ from penstock.app.messages import Outgoing
 from penstock.app.outcomes import (
     DONE,
     Outcome,
+    Raised,
     Returned,
     Unreadable,
 )
 from penstock.channels.jobs import Job, message_info
 from penstock.channels.recorder import Phase
 from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
+from penstock.workers.conflicts import wait_before_rerun
 from penstock.workers.deadline import SoftDeadline
 
 
@@ -43,7 +51,7 @@ class MessageDatabase(WorkerDatabase, Protocol):
         """True when this message has begun a transaction."""
         ...
 
-    def begin(self, handler: str) -> None:
+    def begin(self, handler: str, isolation: str | None) -> None:
         """A message begins; costs nothing until the handler touches the connection."""
         ...
 
@@ -57,6 +65,10 @@ class MessageDatabase(WorkerDatabase, Protocol):
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the error means that the connection broke, not that the statement was wrong."""
+        ...
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """True when another transaction was in the way: the handler may run again at once."""
         ...
 
     def is_busy(self, error: BaseException) -> bool:
@@ -118,6 +130,10 @@ class Executor:
         self._deadline = deadline
         self._recorder = recorder
         self._job: Job | None = None
+        self._began_s = 0.0
+        self._is_conflict = False
+        self._random = Random()
+        self._log: FilteringBoundLogger = structlog.get_logger("penstock.database")
         # With the job that they are of: a thread that the handler left behind may log while the next one begins.
         self._fields: tuple[Job | None, Mapping[str, Any]] = (None, {"slot": slot})
 
@@ -127,19 +143,38 @@ class Executor:
         self._handlers = handlers
 
     def run(self, job: Job) -> Outcome:
-        """Decode, handle, commit; returns how it ended and never raises."""
+        """Decode, handle, commit, again after a conflict; returns how it ended and never raises."""
         self._job = job
-        try:
-            payload = self._decoders[job.handler].decode(job.body, job.content_type, job.content_encoding)
-        except PayloadError as error:
-            return Unreadable(error.reason)
-        except BaseException as error:  # noqa: BLE001 - a validator of the author's may raise anything
-            return Unreadable(
-                f"the body could not be decoded: {type(error).__name__}: {error}", failure_of(error)
-            )
         handler = self._handlers[job.handler]
+        self._began_s = time.monotonic()
+        for rerun in itertools.count(1):
+            try:
+                # Anew for each run: what the last one did to its payload is undone, too.
+                payload = self._decoders[job.handler].decode(job.body, job.content_type, job.content_encoding)
+            except PayloadError as error:
+                return Unreadable(error.reason)
+            except BaseException as error:  # noqa: BLE001 - a validator of the author's may raise anything
+                return Unreadable(
+                    f"the body could not be decoded: {type(error).__name__}: {error}", failure_of(error)
+                )
+            outcome = self._once(handler, payload, job)
+            if not self._is_conflict or not isinstance(outcome, Raised):
+                return outcome
+            wait_s = wait_before_rerun(rerun, left_s=self._left_s(handler), random=self._random)
+            if wait_s is None:
+                return outcome
+            self._log.info(
+                "another transaction was in the way; the handler runs again",
+                error=outcome.failure.text.partition("\n")[0], rerun=rerun,
+            )  # fmt: skip
+            time.sleep(wait_s)
+        raise AssertionError  # count() has no end
+
+    def _once(self, handler: AnyHandler, payload: Any, job: Job) -> Outcome:
+        self._is_conflict = False
         self._bus.begin(job.message_id, handler.name)
-        self._database.begin(handler.name)
+        self._database.begin(handler.name, handler.options.isolation)
+        running_database.set(self._database)
         self._recorder.enter(Phase.HANDLER)
         is_committing = False
         try:
@@ -154,8 +189,13 @@ class Executor:
             self._database.rollback()
             return self._outcome_of(error, is_committing=is_committing)
         finally:
+            running_database.set(None)
             self._db.reset()
         return Returned(published) if published else DONE
+
+    def _left_s(self, handler: AnyHandler) -> float | None:
+        timeout_s = handler.options.timeout_s
+        return None if timeout_s is None else timeout_s - (time.monotonic() - self._began_s)
 
     def fields(self) -> Mapping[str, Any]:
         """What every log line says of the slot and of the running delivery; made once a delivery, at its first line."""
@@ -184,7 +224,8 @@ class Executor:
     def _handle(self, handler: AnyHandler, payload: Any, job: Job) -> None:
         timeout_s = handler.options.timeout_s
         if timeout_s is not None:
-            self._deadline.arm(timeout_s)
+            # The time is for all runs together: the reactor's hard deadline counts from the first.
+            self._deadline.arm(timeout_s, spent_s=time.monotonic() - self._began_s)
         try:
             if handler.wants_context:
                 returned = handler.function(payload, self._context(handler, job))
@@ -211,6 +252,7 @@ class Executor:
 
     def _outcome_of(self, error: BaseException, *, is_committing: bool) -> Outcome:
         is_lost = self._database.is_lost(error)
+        self._is_conflict = not is_lost and self._database.is_conflict(error)
         faultless = (
             isinstance(error, ChannelClosed | DatabaseBusy) or is_lost or self._database.is_busy(error)
         )

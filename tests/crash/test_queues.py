@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Final
 
+import aiormq
+import pytest
+
+from penstock.app.queues import QueueDeclaration
+from penstock.buses.rabbitmq.topology import work_arguments
 from tests.broker import Broker
 from tests.crash.publisher import OUT
-from tests.crash.scene import even, play, tasks
+from tests.crash.scene import LOST, even, play, tasks
+
+#: What `rabbitmqctl delete_queue` would do if there were a leader to ask.
+FORGET_QUEUE: Final = (
+    "catch ra:force_delete_server(quorum_queues, {'%2F_c.work', node()}), "
+    'rabbit_amqqueue:internal_delete(rabbit_misc:r(<<"/">>, queue, <<"c.work">>), <<"penstock-tests">>).'
+)
 
 
 async def test_what_a_full_queue_refuses_leaves_when_there_is_room(
@@ -66,3 +79,35 @@ async def test_a_deleted_dead_letter_queue_is_made_again(
         balance = await scene.close()
 
     even(balance, dead=1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_a_queue_without_a_leader_keeps_nobody_from_consuming(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    # Killed while the queue is made, a node comes back with a queue that has no leader, and never will.
+    channel = await (await aiormq.connect(own_broker.url)).channel()
+    arguments = work_arguments(QueueDeclaration(name="c.work"))
+    await channel.queue_declare("c.work", durable=True, arguments=arguments)
+    await asyncio.to_thread(own_broker.kill)
+    await asyncio.to_thread(own_broker.start)
+
+    async with play(own_broker, tmp_path, "c.work", "c.loop", "c.classic") as scene:
+        await scene.service.wait_line(
+            "the broker does not let a queue be consumed: it is waited for on a connection of its own, the other queues "
+            "go on; a quorum queue without a leader does so: start its nodes, or delete the queue"
+        )
+        others = [
+            *await scene.publish("c.loop", *tasks(50, publishes=True)),
+            *await scene.publish("c.classic", *tasks(50, fails=1)),
+        ]
+        await scene.done(others)
+        losses = sum(line["event"] == LOST for line in scene.service.lines)
+        # Nobody needs it while it has no leader: it can be deleted, and is made again.
+        await scene.ctl("eval", FORGET_QUEUE)
+        await scene.recovered("c.work", deadline_s=120)
+        balance = await scene.close()
+
+    assert losses == 1
+    even(balance, duplicates=0, dead=0)

@@ -1,6 +1,7 @@
 """Calls on a consuming AMQP channel are never cancelled, and never hang; publishes wait for a connection, not for luck."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from random import Random
 
@@ -211,3 +212,33 @@ async def test_turns_leave_nothing_behind_with_a_connection_that_lives_on(amqp_u
 
 async def nobody(_: AbstractConnection) -> None:
     """Who wants nothing of a new connection."""
+
+
+class Longest(Random):
+    """Each wait is as long as it may be."""
+
+    def random(self) -> float:
+        return 0.999
+
+
+async def test_a_connection_that_is_thrown_out_at_once_is_opened_less_and_less_often(amqp_url: str) -> None:
+    opened_s: list[float] = []
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def throw_out(_: AbstractConnection) -> None:
+        opened_s.append(loop.time())
+        loop.call_soon(connection.wire.abort)
+        if len(opened_s) == 6:
+            enough.set()
+
+    settings = BusSection(url=SecretStr(amqp_url), reconnect_cap_s=1.0)
+    connection = Supervised("test", settings, Longest(), throw_out)
+    await connection.open()
+    async with asyncio.timeout(PATIENCE_S):
+        await enough.wait()
+    await connection.aclose()
+
+    waits_s = [after - before for before, after in itertools.pairwise(opened_s)]
+    assert waits_s[0] < 0.7
+    assert waits_s[-1] >= 1.0

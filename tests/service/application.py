@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 from pydantic import BaseModel
-from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, event, insert
+from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, event, insert, select
 
 from penstock.app.application import App
 from penstock.app.backoff import Backoff
@@ -32,8 +32,8 @@ effects = Table(
     "effects",
     metadata,
     Column("n", Integer, primary_key=True),
-    Column("message_id", String, index=True),
-    Column("handler", String),
+    Column("message_id", String(100), index=True),
+    Column("handler", String(100)),
     Column("attempt", Integer),
     Column("pid", Integer),
     Column("at_s", Float),
@@ -92,6 +92,16 @@ async def stored(event: dict[str, Any], ctx: AsyncContext) -> None:
 def only(order: Order, ctx: Context) -> None:
     """A row and nothing else."""
     note(ctx, "only")
+
+
+@app.handler("t.once", retry=QUICK)
+def once(order: Order, ctx: Context) -> None:
+    """A row, and not a second one after a commit whose end nobody saw."""
+    if ctx.redelivered_after is not None:
+        found = ctx.connection.execute(select(effects.c.n).where(effects.c.message_id == ctx.message.id))
+        if found.first() is not None:
+            return
+    note(ctx, "once")
 
 
 @app.handler("t.fails", retry=QUICK)

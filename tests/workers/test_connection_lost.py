@@ -273,24 +273,26 @@ def test_a_file_that_cannot_be_written_costs_the_connection_and_not_the_message(
 
 
 @pytest.mark.parametrize(
-    ("error", "lost", "busy"),
+    ("error", "verdict"),
     [
-        (pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"), True, False),
-        (pymysql.err.OperationalError(2006, "MySQL server has gone away"), True, False),
-        (pymysql.err.InterfaceError(0, ""), True, False),
-        (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), False, True),
-        (pymysql.err.OperationalError(1213, "Deadlock found"), False, True),
-        (pymysql.err.OperationalError(1114, "The table is full"), False, True),
-        (pymysql.err.IntegrityError(1062, "Duplicate entry"), False, False),
-        (pymysql.err.ProgrammingError(1064, "You have an error"), False, False),
-        (pymysql.err.ProgrammingError(), False, False),
-        (ValueError("2013"), False, False),
-        (sqlite3.OperationalError("database is locked"), False, False),
+        (pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"), "lost"),
+        (pymysql.err.OperationalError(2006, "MySQL server has gone away"), "lost"),
+        (pymysql.err.InterfaceError(0, ""), "lost"),
+        (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), "conflict"),
+        (pymysql.err.OperationalError(1213, "Deadlock found"), "conflict"),
+        (pymysql.err.OperationalError(1114, "The table is full"), "busy"),
+        (pymysql.err.IntegrityError(1062, "Duplicate entry"), None),
+        (pymysql.err.ProgrammingError(1064, "You have an error"), None),
+        (pymysql.err.ProgrammingError(), None),
+        (ValueError("2013"), None),
+        (sqlite3.OperationalError("database is locked"), None),
     ],
 )
-def test_mysqls_errors_are_told_apart(error: Exception, lost: bool, busy: bool) -> None:
+def test_mysqls_errors_are_told_apart(error: Exception, verdict: str | None) -> None:
     worker = worker_of_absent_mysql()
-    assert (worker.own.is_lost(error), worker.own.is_busy(error)) == (lost, busy)
+    own = worker.own
+    verdicts = {"lost": own.is_lost(error), "conflict": own.is_conflict(error), "busy": own.is_busy(error)}
+    assert [name for name, holds in verdicts.items() if holds] == ([] if verdict is None else [verdict])
     worker.own.close()
 
 

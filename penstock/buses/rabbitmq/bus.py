@@ -18,6 +18,7 @@ from aiormq.abc import AbstractConnection
 from penstock.app.messages import Outgoing
 from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import BusStatistics, Delivery, Sink, Subscription
+from penstock.buses.rabbitmq.aside import Aside
 from penstock.buses.rabbitmq.broken import BROKEN, broken_is_an_error
 from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
@@ -36,6 +37,7 @@ class RabbitBus:
         self._section = section
         self._random = random or Random()
         self._consumers: Consumers | None = None
+        self._aside: Aside | None = None
         self._consuming = Supervised("consuming", section, self._random, self._on_consuming_up)
         self._publishing = Supervised(
             "publishing",
@@ -57,22 +59,23 @@ class RabbitBus:
 
     def consuming(self) -> frozenset[str]:
         """Queues whose consumer the broker has confirmed; none while the consuming connection is down."""
-        if self._consumers is None or not self._consuming.is_up:
-            return frozenset()
-        return self._consumers.consuming()
+        main, aside = self._consumers, self._aside
+        queues = main.consuming() if main is not None and self._consuming.is_up else frozenset()
+        return queues | aside.consumers.consuming() if aside is not None and aside.is_up else queues
 
     def statistics(self) -> BusStatistics:
         """A moment of both connections."""
-        consumers = self._consumers
+        consumers = self._all_consumers()
         return BusStatistics(
             publishing_waits=self._publisher.blocked_because,
             alarms=self._publisher.alarms,
             reconnects={
                 "consuming": self._consuming.reconnects,
                 "publishing": self._publishing.reconnects,
+                "aside": 0 if self._aside is None else self._aside.reconnects,
             },
-            consumers_restarted=0 if consumers is None else consumers.restarted,
-            acks_waiting=0 if consumers is None else consumers.acks_waiting,
+            consumers_restarted=sum(one.restarted for one in consumers),
+            acks_waiting=sum(one.acks_waiting for one in consumers),
         )
 
     async def connect(self) -> None:
@@ -93,20 +96,25 @@ class RabbitBus:
 
     async def consume(self, subscriptions: Sequence[Subscription], sink: Sink) -> None:
         """Open the consuming connection and start deliveries. Raises `BusUnavailable`."""
+        self._aside = Aside(self._section, sink, self._random)
         self._consumers = Consumers(
-            subscriptions, sink, self._consuming.login, self._random, watch_s=self._section.watch_s
+            subscriptions,
+            sink,
+            self._consuming.login,
+            self._random,
+            watch_s=self._section.watch_s,
+            on_silent=self._aside.take_over,
         )
         await self._consuming.open()
 
     async def set_prefetch(self, queue: str, prefetch: int) -> None:
         """Consume one queue with another prefetch from now on."""
-        if self._consumers is not None:
-            await self._consumers.set_prefetch(queue, prefetch)
+        for consumers in self._all_consumers():
+            await consumers.set_prefetch(queue, prefetch)
 
     async def stop_consuming(self) -> None:
         """Cancel the consumers; what is out can still be settled."""
-        if self._consumers is not None:
-            await self._consumers.stop()
+        await asyncio.gather(*(consumers.stop() for consumers in self._all_consumers()))
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout_s: float) -> list[PublishError | None]:
         """Publish with pipelined confirms; waits for a lost connection within the timeout."""
@@ -114,13 +122,13 @@ class RabbitBus:
 
     async def flush(self) -> None:
         """Returns when all acks asked for are written."""
-        if self._consumers is not None:
-            self._consumers.flush()
+        for consumers in self._all_consumers():
+            consumers.flush()
 
     async def acks_taken(self, queues: Collection[str]) -> None:
         """Returns when the broker has answered on the AMQP channels of these queues, behind their acks."""
-        if self._consumers is not None:
-            await self._consumers.acks_taken(queues)
+        for consumers in self._all_consumers():
+            await consumers.acks_taken(queues)
 
     async def depth(self, queue: str) -> int | None:
         """Messages that are ready in a queue, unsettled ones not counted; None when it does not exist.
@@ -167,15 +175,20 @@ class RabbitBus:
             await holding.aclose()
 
     async def aclose(self) -> None:
-        """Stop consuming, write the last acks, close both connections; harmless when repeated."""
-        if self._consumers is not None:
-            if not self._consumers.is_stopping:
-                # A broker that does not answer hands out again what it has not seen settled.
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._consumers.stop(), CLOSE_S)
-            await self._consumers.aclose()
-            self._consumers = None
+        """Stop consuming, write the last acks, close the connections; harmless when repeated."""
+        if self._consumers is not None and not self._consumers.is_stopping:
+            # A broker that does not answer hands out again what it has not seen settled.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop_consuming(), CLOSE_S)
+        await asyncio.gather(*(consumers.aclose() for consumers in self._all_consumers()))
+        self._consumers, aside, self._aside = None, self._aside, None
+        if aside is not None:
+            await aside.aclose()
         await asyncio.gather(self._consuming.aclose(), self._publishing.aclose())
+
+    def _all_consumers(self) -> list[Consumers]:
+        main, aside = self._consumers, self._aside
+        return [] if main is None or aside is None else [main, aside.consumers]
 
     async def _on_consuming_up(self, connection: AbstractConnection) -> None:
         if self._consumers is not None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final
@@ -35,6 +36,8 @@ from penstock.errors import BusUnavailable, ConfigurationError
 
 #: The first wait is drawn from 0 to this; it doubles up to `bus.reconnect_cap_s`.
 FIRST_WAIT_S: Final = 0.1
+#: A connection that was lost sooner than this was not back at all.
+STEADY_S: Final = 1.0
 #: A goodbye that is not answered within so long is none.
 CLOSE_S: Final = 3.0
 
@@ -124,6 +127,11 @@ class Supervised:
             raise BusUnavailable(self._words(error)) from None
         self._keeper = asyncio.create_task(self._keep(lost), name=f"penstock-{self._purpose}")
 
+    def open_soon(self) -> None:
+        """Open it as after a loss: tried until it is there. Harmless when it is kept already."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._open_and_keep(), name=f"penstock-{self._purpose}")
+
     async def aclose(self) -> None:
         """Close it; harmless when repeated."""
         keeper, self._keeper = self._keeper, None
@@ -132,9 +140,16 @@ class Supervised:
             await asyncio.wait((keeper,))
         await self._drop()
 
+    async def _open_and_keep(self) -> None:
+        await self._keep(await self._reconnect())
+
     async def _keep(self, lost: asyncio.Future[object]) -> None:
+        short_lived = 0
         while True:
+            up_s = time.monotonic()
             await asyncio.wait((lost,))
+            # One that is let in and thrown out again is not back: without this it would be tried many times a second.
+            short_lived = short_lived + 1 if time.monotonic() - up_s < STEADY_S else 0
             self._set_down()
             _log.warning(
                 "connection to the broker lost: it is opened again; what runs goes on, what is published waits for it",
@@ -142,12 +157,12 @@ class Supervised:
                 why=_why(lost),
             )
             await self._drop()
-            lost = await self._reconnect()
+            lost = await self._reconnect(short_lived)
             self.reconnects += 1
             _log.info("connection to the broker is back", purpose=self._purpose)
 
-    async def _reconnect(self) -> asyncio.Future[object]:
-        for failures in itertools.count(1):
+    async def _reconnect(self, short_lived: int = 0) -> asyncio.Future[object]:
+        for failures in itertools.count(1 + short_lived):
             await asyncio.sleep(self._backoff.delay_s(failures, self._random))
             try:
                 return await self._connect()

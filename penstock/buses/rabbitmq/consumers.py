@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Final
 
@@ -17,24 +17,40 @@ from penstock.buses.rabbitmq.topology import Control
 from penstock.buses.rabbitmq.watchdog import Suspicion
 
 #: Queues on one AMQP channel: when one of them takes the AMQP channel down, so many stop for a moment.
-QUEUES_PER_CHANNEL: Final = 64
+QUEUES_PER_CHANNEL: Final = 16
 
 
 class Consumers:
     """All consumers of one reactor; `start` again on each new connection."""
 
     def __init__(
-        self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random, *, watch_s: float
+        self,
+        subscriptions: Sequence[Subscription],
+        sink: Sink,
+        login: str,
+        random: Random,
+        *,
+        watch_s: float,
+        on_silent: Callable[[Subscription], None] | None = None,
     ) -> None:
+        """`on_silent` takes over a queue that does not answer its consumer; without it that is waited for."""
+
+        def make_group(members: Sequence[Subscription]) -> ConsumingChannel:
+            return ConsumingChannel(members, sink, login, random, on_silent=on_silent)
+
+        self._make_group = make_group
         size = QUEUES_PER_CHANNEL
         self._groups = [
-            ConsumingChannel(subscriptions[start : start + size], sink, login, random)
-            for start in range(0, len(subscriptions), size)
+            make_group(subscriptions[start : start + size]) for start in range(0, len(subscriptions), size)
         ]
         self._watch_s = watch_s
         self.is_stopping = False
         """True once they were asked to stop."""
         self._watching: asyncio.Task[None] | None = None
+
+    def add(self, subscription: Subscription) -> None:
+        """One more queue, on an AMQP channel of its own; consumed with the next `start`, also on the same connection."""
+        self._groups.append(self._make_group([subscription]))
 
     async def start(self, connection: AbstractConnection, wire: Wire) -> None:
         """Consume on a connection that has just been opened, and watch that the broker delivers."""

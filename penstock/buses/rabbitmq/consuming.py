@@ -1,7 +1,7 @@
 """One consuming AMQP channel: several queues on it, each with its own prefetch; healed when the broker drops them.
 
 ```
- connection ─ AMQP channel (up to 64 queues) ─ basic.deliver ─▶ sink      one settler an incarnation
+ connection ─ AMQP channel (up to 16 queues) ─ basic.deliver ─▶ sink      one settler an incarnation
                   │ closed, or basic.cancel
                   ▼
               opened again after a moment, queues declared again when they are ours
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -22,10 +22,12 @@ from typing import Final
 import structlog
 from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.exceptions import ConnectionInternalError
 
 from penstock.app.backoff import Backoff
 from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
+from penstock.buses.rabbitmq.asking import is_answered, see_read, see_through
 from penstock.buses.rabbitmq.broken import BROKEN
 from penstock.buses.rabbitmq.headers import to_delivery
 from penstock.buses.rabbitmq.stream import Content, Taker, Wire, not_called
@@ -35,6 +37,8 @@ from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
 from penstock.errors import BusUnavailable
 
 HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
+#: A queue that has not answered a consumer within so long has no leader, or its broker is in trouble.
+SILENT_S: Final = 5.0
 #: A broker that has not taken the last acks within so long is not waited for.
 ACKED_S: Final = 2.0
 
@@ -44,7 +48,17 @@ _log = structlog.get_logger("penstock.buses.rabbitmq")
 class ConsumingChannel:
     """One AMQP channel and the queues that are consumed on it."""
 
-    def __init__(self, subscriptions: Sequence[Subscription], sink: Sink, login: str, random: Random) -> None:
+    def __init__(
+        self,
+        subscriptions: Sequence[Subscription],
+        sink: Sink,
+        login: str,
+        random: Random,
+        *,
+        on_silent: Callable[[Subscription], None] | None = None,
+    ) -> None:
+        """`on_silent` takes over a queue whose broker says nothing to a consumer; without it that is waited for."""
+        self._on_silent = on_silent
         self._subscriptions = {subscription.queue.name: subscription for subscription in subscriptions}
         self._sink = sink
         self._login = login
@@ -81,7 +95,7 @@ class ConsumingChannel:
 
     async def start(self, connection: AbstractConnection, wire: Wire) -> None:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
-        if self._is_stopping:
+        if self._is_stopping or connection is self._connection:
             return
         self._stop_healing()
         self._connection, self._wire = connection, wire
@@ -100,7 +114,7 @@ class ConsumingChannel:
         """Cancel the consumers."""
         self._is_stopping = True
         self._stop_healing()
-        if self._connection is not None:
+        if self._connection is not None and (self._on_silent is not None or self.consuming()):
             await self._turns.finish(self._cancel_all(self._connection))
 
     def consuming(self) -> frozenset[str]:
@@ -124,7 +138,7 @@ class ConsumingChannel:
         """Write all acks asked for so far; returns when the broker has read them, or the AMQP channel is gone."""
         if self._connection is not None:
             self.flush()
-            await self._turns.finish(self._ask_behind_acks(self._connection))
+            await self._turns.finish(self._behind_acks(self._connection, see_read))
 
     async def aclose(self) -> None:
         """Write the last acks and see them through; the AMQP channel ends with its connection, which is closed next."""
@@ -133,38 +147,23 @@ class ConsumingChannel:
         if self._settler is not None:
             self._settler.flush()
             self._settler.die()
-        if self._connection is not None:
+        queues = {flow.queue for flow in self._flows.values() if flow.recent}
+        if self._connection is not None and queues:
+            seeing = self._behind_acks(self._connection, lambda channel: see_through(channel, queues))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._turns.finish(self._see_acks_through(self._connection)), ACKED_S)
+                await asyncio.wait_for(self._turns.finish(seeing), ACKED_S)
         await self._turns.give_up()
 
-    async def _ask_behind_acks(self, connection: AbstractConnection) -> None:
+    async def _behind_acks(
+        self, connection: AbstractConnection, ask: Callable[[AbstractChannel], Awaitable[None]]
+    ) -> None:
         try:
             async with self._turns.turn(connection):
                 channel = self._channel
                 if channel is not None and not channel.is_closed:
-                    # Any question is answered behind what was written before it. Nobody consumes by this number: each
-                    # consumer begins with its own.
-                    await channel.basic_qos(prefetch_count=1)
+                    await ask(channel)
         except BROKEN as error:
             _log.debug("acks may be lost: their messages come again", error=str(error))
-
-    async def _see_acks_through(self, connection: AbstractConnection) -> None:
-        """An AMQP channel passes 32 acks on to a quorum queue, the others when those are done, and forgets them when it
-        closes. A consumer begins when they are done, and ends when the others are; what it is given returns.
-        """
-        try:
-            async with self._turns.turn(connection):
-                channel = self._channel
-                if channel is None or channel.is_closed:
-                    return
-                await channel.basic_qos(prefetch_count=1)
-                for queue in {flow.queue for flow in self._flows.values() if flow.recent}:
-                    tag = f"penstock-{next(self._numbers)}"
-                    await channel.basic_consume(queue, not_called, consumer_tag=tag)
-                    await channel.basic_cancel(tag)
-        except BROKEN as error:
-            _log.debug("the last acks may be lost: their messages come again", error=str(error))
 
     async def _start(self, connection: AbstractConnection) -> None:
         try:
@@ -273,11 +272,26 @@ class ConsumingChannel:
         self._tags[tag] = queue
         self._flows[tag] = Flow(queue, subscription.prefetch)
         try:
-            await channel.basic_consume(queue, not_called, consumer_tag=tag)
+            await self._answered(subscription, channel.basic_consume(queue, not_called, consumer_tag=tag))
         except BaseException:
             self._tags.pop(tag, None)
             raise
         self._confirmed = (self._confirmed & self._tags.keys()) | {tag}
+
+    async def _answered(self, subscription: Subscription, asking: Awaitable[object]) -> None:
+        """Wait for the answer to a consumer's beginning; when none comes, hand the queue over and raise one of `BROKEN`."""
+        if self._on_silent is None:
+            await asking
+        elif not await is_answered(asking, SILENT_S):
+            self._hand_over(subscription.queue.name)
+            # Its AMQP channel stands still, and the broker is about to close the connection: not waited for.
+            self._wire.abort()
+            msg = f"queue {subscription.queue.name!r} did not answer within {SILENT_S:g} s"
+            raise TimeoutError(msg)
+
+    def _hand_over(self, queue: str) -> None:
+        if self._on_silent is not None:
+            self._on_silent(self._subscriptions.pop(queue))
 
     def _on_closed(self, settler: ChannelSettler, lost: asyncio.Future[object]) -> None:
         settler.die()
@@ -357,7 +371,12 @@ class ConsumingChannel:
         try:
             # On an AMQP channel of its own: consuming a queue that is not there would close ours.
             for queue in self._missing():
-                line = await declare_one(control, self._subscriptions[queue].queue)
+                try:
+                    line = await declare_one(control, self._subscriptions[queue].queue)
+                except ConnectionInternalError:
+                    # Whatever is wrong with it in there, it takes this connection down with each attempt.
+                    self._hand_over(queue)
+                    raise
                 if line is not None:
                     refused[queue] = line
         finally:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
@@ -17,8 +18,10 @@ from penstock.workers.database.faults import words_of
 from penstock.workers.database.leftovers import left_by
 from penstock.workers.database.pool import OneConnection
 
-#: SQLSTATE of serialization failure, deadlock, lock not available, disk full.
-_BUSY_STATES: Final = frozenset({"40001", "40P01", "55P03", "53100"})
+#: SQLSTATE of serialization failure, deadlock, lock not available.
+_CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+#: Disk full.
+_BUSY_STATES: Final = frozenset({"53100"})
 #: Options of a SQLAlchemy connection that change the driver's own.
 _LASTING_OPTIONS: Final = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
 
@@ -36,7 +39,7 @@ class DatabaseKind:
         self.has_lost_connection = False
         """Set when a statement found the connection gone, though the handler may have caught that; whoever reads it resets it."""
         try:
-            self.engine = self._create_engine()
+            self.engine = self._create_engine(OneConnection)
         except (ArgumentError, TypeError, ValueError) as error:
             msg = f"database.url ({address}) has an option that cannot be used: {address.scrub(words_of(error))}"
             raise ConfigurationError(msg) from None
@@ -69,6 +72,31 @@ class DatabaseKind:
         del raw
         self._left = None
 
+    def check_isolation(self, level: str, whose: str) -> None:
+        """Raises `ConfigurationError` when the database has no such level."""
+        known = [one for one in self.engine.dialect.get_isolation_level_values(None) if one != "AUTOCOMMIT"]  # type: ignore[arg-type]
+        if level not in known:
+            msg = f"{whose} says {level!r}, which {self.address} does not know; it knows {', '.join(known)}"
+            raise ConfigurationError(msg)
+
+    def set_isolation(self, raw: Any, level: str | None) -> None:
+        """For the transactions that begin from here on; None is what the connection had when it was opened."""
+        if level is None:
+            self.engine.dialect.reset_isolation_level(raw)
+        else:
+            self.engine.dialect.set_isolation_level(raw, level)  # type: ignore[arg-type]
+        self.forget_left(raw)
+
+    def forget_left(self, raw: Any) -> None:
+        """What is on the connection now is ours."""
+        del raw
+        self._left = None
+
+    def most_connections(self, raw: Any) -> tuple[int, str] | None:
+        """How many connections the server gives us at most, and by which of its settings; None when it has no such limit."""
+        del raw
+        return None
+
     def fault_of(self, raw: Any) -> str | None:
         """In words, why a connection that seems open must not be used; asked before each message that uses it."""
         del raw
@@ -77,6 +105,21 @@ class DatabaseKind:
     def ping(self, raw: Any) -> None:
         """Ask the database for a sign of life. Raises what the driver raises."""
         self.engine.dialect.do_ping(raw)
+
+    @cached_property
+    def stream_engine(self) -> Engine:
+        """Opens a connection for each `ctx.stream`, and none before the first."""
+        engine = self._create_engine(NullPool)
+        event.listen(engine, "handle_error", self._note_error)
+        return engine
+
+    def begin_stream(self, connection: Connection) -> None:
+        """Begin a transaction that cannot write, where the database knows such a thing."""
+
+    def cut_results(self, raw: Any) -> bool:
+        """True when the connection is to be thrown away with the rest of a result, which could only be read to its end."""
+        del raw
+        return False
 
     def close_results(self, raw: Any) -> None:
         """End the results that the handler did not read to their end."""
@@ -107,12 +150,26 @@ class DatabaseKind:
             # PyMySQL's classification reads args[0]; an error that somebody made by hand may have none.
             return False
 
+    def is_conflict(self, error: BaseException) -> bool:
+        """True when this driver error says that another transaction was in the way: run the handler again, here and now."""
+        return getattr(error, "sqlstate", None) in _CONFLICT_STATES
+
+    def undoes_all(self, error: BaseException) -> bool:
+        """True when the database has undone the whole transaction with this error, and goes on in a new one."""
+        del error
+        return False
+
+    def has_undone(self, raw: Any) -> bool:
+        """True when the database will answer a commit with a rollback."""
+        del raw
+        return False
+
     def is_busy(self, error: BaseException) -> bool:
-        """True when this driver error is somebody else's lock, or a full disk: another run may end well."""
+        """True when this driver error says that the database cannot for now, a full disk for example: come again later."""
         return getattr(error, "sqlstate", None) in _BUSY_STATES
 
-    def _create_engine(self) -> Engine:
-        engine = create_engine(self.address.url, poolclass=OneConnection, pool_reset_on_return=None)
+    def _create_engine(self, pool: type[Pool]) -> Engine:
+        engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
         event.listen(engine, "before_cursor_execute", self._statement_watcher())
         return engine
 

@@ -7,8 +7,9 @@ hung on them: events, execution options, identity map. Both share one transactio
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, CursorResult, Engine, event
 from sqlalchemy.engine import RootTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
@@ -18,6 +19,12 @@ from penstock.errors import ConnectionMisused
 _LEAVE_OPEN = (
     "it belongs to the worker and its transaction is committed when the handler returns: use it without `with` and "
     "without close(), or end the transaction before with commit() or rollback()"
+)
+
+_STREAM_IS_OPEN = (
+    "another statement on the worker's connection while a streamed result (stream_results, yield_per) is open on it: with "
+    "MySQL its remaining rows would be lost without a word. Read large results with ctx.stream(statement), which has a "
+    "connection of its own, or read the result to its end, or close it, before. The message is rolled back"
 )
 
 
@@ -30,7 +37,29 @@ class MessageConnection(Connection):
         super().__init__(engine, held)
         self._before_transaction = before_transaction
         self._is_over = False
+        self._stream: CursorResult[Any] | None = None
         self.message_session: MessageSession | None = None
+
+    def _execute_context(self, *args: Any, **options: Any) -> CursorResult[Any]:
+        # Every statement comes by here, a session's flush too; as an event it would cost ten times as much.
+        self._refuse_amid_stream()
+        result = super()._execute_context(*args, **options)
+        execution_options = args[4]
+        if execution_options.get("stream_results") or execution_options.get("yield_per"):
+            self._stream = result
+        return result
+
+    def _refuse_amid_stream(self) -> None:
+        if self._stream is not None and not self._stream._soft_closed:  # noqa: SLF001 - `closed` means something else
+            # It would stand in the way of the rollback, too.
+            self.close_stream()
+            raise ConnectionMisused(_STREAM_IS_OPEN)
+
+    def close_stream(self) -> None:
+        """End the streamed result that the handler did not read to its end."""
+        result, self._stream = self._stream, None
+        if result is not None:
+            result.close()
 
     def begin(self) -> RootTransaction:
         """As SQLAlchemy's, which calls it before the first statement too.
@@ -49,6 +78,7 @@ class MessageConnection(Connection):
 
     def commit(self) -> None:
         """Commit what the handler did so far, the session's changes too; the next statement begins a new transaction."""
+        self._refuse_amid_stream()
         session = self.message_session
         if session is not None and session.in_transaction():
             session.commit_with(self)
@@ -56,6 +86,7 @@ class MessageConnection(Connection):
 
     def rollback(self) -> None:
         """Undo what the handler did since the last commit; the next statement begins a new transaction."""
+        self.close_stream()
         session = self.message_session
         if session is not None and session.in_transaction():
             session.rollback_with(self)

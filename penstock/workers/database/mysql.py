@@ -6,6 +6,7 @@ set itself when it connected (character set, autocommit, sql_mode, init_command)
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,21 +15,20 @@ from pymysql import err
 from pymysql.connections import Connection
 from pymysql.constants import SERVER_STATUS
 from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.pool import Pool
 
-from penstock.workers.database.kind import DatabaseKind
+from penstock.errors import ConnectionMisused, TransactionUndone
 from penstock.workers.database.leftovers import left_by
-from penstock.workers.database.pool import OneConnection
+from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
 
 #: The driver bounds the TCP connection, and not the greeting of a server that is frozen. Its own default for the former.
 _GREETING_TIMEOUT_S: Final = 10.0
 #: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
 _PING_TIMEOUT_S: Final = 5.0
-#: Lock wait timeout, deadlock, disk full, table full.
-_BUSY_CODES: Final = frozenset({1205, 1213, 1021, 1114})
 
 
 class CutOffError(err.InterfaceError):
-    """Raised for whatever follows a statement that was cut off; SQLAlchemy takes it for a disconnect."""
+    """Raised for whatever follows a statement that was cut off, or a close; SQLAlchemy takes it for a disconnect."""
 
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class WatchedConnection(_Connection):
     """The driver's connection, noting in `left` what outlives a rollback."""
 
     left: str | None = None
+    #: The deadlock that took the transaction away, until somebody rolls back.
+    undone_by: BaseException | None = None
+    #: The driver's own: the last result.
+    _result: Any = None
     #: The driver's own: what its socket waits at most for an answer; None is for ever.
     _read_timeout: float | None
     #: True between a question and its answer.
@@ -57,19 +61,33 @@ class WatchedConnection(_Connection):
         """As the driver's."""
         text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes | bytearray) else sql
         self.left = self.left or left_by(text)
+        self._refuse_amid_stream()
         with self._question():
             rows: int = super().query(sql, unbuffered)
         return rows
 
     def commit(self) -> None:
-        """As the driver's."""
+        """As the driver's. Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
+        if self.undone_by is not None:
+            raise TransactionUndone from self.undone_by
+        self._refuse_amid_stream()
         with self._question():
             super().commit()
 
     def rollback(self) -> None:
         """As the driver's."""
+        self.undone_by = None
+        if self._result is not None and self._result.unbuffered_active:
+            # Nobody wants the rest, and nothing but reading takes it off the wire.
+            self._result._finish_unbuffered_query()  # noqa: SLF001
         with self._question():
             super().rollback()
+
+    def _refuse_amid_stream(self) -> None:
+        # The driver would read what is left of the result and throw it away, with no more than a warning.
+        if self._result is not None and self._result.unbuffered_active:
+            msg = "another statement while an unbuffered result is open, whose remaining rows would be lost: read it to its end"
+            raise ConnectionMisused(msg)
 
     @contextmanager
     def _question(self) -> Iterator[None]:
@@ -77,13 +95,16 @@ class WatchedConnection(_Connection):
         # the wire, where the next question would take it for its own.
         if self._is_midway:
             self.close()
-            msg = "the last statement was cut off, by a deadline for example, and its connection is closed"
+        if self._was_closed:
+            msg = "the connection is closed: by the handler, or since a statement was cut off, by a deadline for example"
             raise CutOffError(0, msg)
         self._is_midway = True
         try:
             yield
-        except err.MySQLError:
+        except err.MySQLError as error:
             self._is_midway = False
+            if error.args and error.args[0] == DEADLOCK:
+                self.undone_by = error
             raise
         self._is_midway = False
 
@@ -103,13 +124,14 @@ class WatchedConnection(_Connection):
         super().set_character_set(charset, collation)
 
 
-class MySQLKind(DatabaseKind):
-    """MySQL and MariaDB."""
+class MySQLKind(MySQLFamilyKind):
+    """MySQL and MariaDB by PyMySQL."""
 
-    def note_opened(self, raw: Any) -> None:
-        """Forget what opening did."""
-        # The driver and SQLAlchemy have set what they need; from here on it is the handler.
-        raw.left = None
+    def fault_of(self, raw: Any) -> str | None:
+        """That the server has said something unasked: a goodbye, or the end of the stream. It costs no question."""
+        if not raw.open:
+            return "it is closed"
+        return "the server has closed it" if select.select([raw._sock], [], [], 0)[0] else None  # noqa: SLF001 - the driver has no word for it
 
     def ping(self, raw: Any) -> None:
         """Wait no longer than 5 s for a sign of life."""
@@ -120,31 +142,25 @@ class MySQLKind(DatabaseKind):
         finally:
             raw._read_timeout = usual_s  # noqa: SLF001
 
+    def cut_results(self, raw: Any) -> bool:
+        """True for an unbuffered result that is not at its end."""
+        result = raw._result  # noqa: SLF001 - the driver has no word for it
+        if result is None or not result.unbuffered_active:
+            return False
+        result.unbuffered_active = False
+        return True
+
     def end_transaction(self, raw: Any, *, commit: bool) -> None:
         """Only when the server's last answer said that there is one."""
         if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             super().end_transaction(raw, commit=commit)
 
-    def left_on(self, raw: Any) -> str | None:
-        """What the connection noted."""
-        left: str | None = raw.left
-        return left
-
-    def left_by_options(self, options: Any) -> str | None:
-        """Nothing: an isolation level is a SET, which the connection has noted."""
-        del options
-        return None
-
     def is_lost(self, error: BaseException) -> bool:
         """As for any database, but for a connection that was cut on this side: the deadline is the handler's own."""
         return not isinstance(error, CutOffError) and super().is_lost(error)
 
-    def is_busy(self, error: BaseException) -> bool:
-        """Lock wait timeout, deadlock, disk or table full."""
-        return isinstance(error, err.MySQLError) and bool(error.args) and error.args[0] in _BUSY_CODES
-
-    def _create_engine(self) -> Engine:
-        engine = create_engine(self.address.url, poolclass=OneConnection, pool_reset_on_return=None)
+    def _create_engine(self, pool: type[Pool]) -> Engine:
+        engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
 
         def connect(
             _dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]

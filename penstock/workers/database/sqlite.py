@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.pool import OneConnection
 from penstock.workers.database.sqlite_dialect import DRIVER_NAME, is_broken, is_locked
 
 #: How often a connection's file is looked for; the system call costs 8 µs among a message's work.
@@ -61,6 +60,10 @@ class SqliteKind(DatabaseKind):
         self._identity = _identity_of(str(self.path))
         self._looked_at_s = time.monotonic()
 
+    def forget_left(self, raw: Any) -> None:
+        """As the connection notes it."""
+        raw.left = None
+
     def fault_of(self, raw: Any) -> str | None:
         """That the file was moved away: rows written to it now would be nobody's."""
         now_s = time.monotonic()
@@ -69,6 +72,11 @@ class SqliteKind(DatabaseKind):
             if (identity := _identity_of(str(self.path))) != self._identity:
                 return f"the file {self.path} {'has gone' if identity is None else 'is another one now'}"
         return self.left_on(raw)
+
+    def begin_stream(self, connection: Connection) -> None:
+        """No transaction, which would wait for the write lock; a statement sees one state of the file by itself."""
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql("PRAGMA query_only=ON")
 
     def close_results(self, raw: Any) -> None:
         """Those that somebody still holds."""
@@ -108,10 +116,15 @@ class SqliteKind(DatabaseKind):
         """Another connection's lock, or a full disk."""
         return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
-    def _create_engine(self) -> Engine:
+    def is_conflict(self, error: BaseException) -> bool:
+        """Never: a transaction has the only write lock before it begins."""
+        del error
+        return False
+
+    def _create_engine(self, pool: type[Pool]) -> Engine:
         return create_engine(
             self.address.url.set(drivername=DRIVER_NAME),
-            poolclass=OneConnection,
+            poolclass=pool,
             pool_reset_on_return=None,
             busy_timeout_s=self._section.busy_timeout_s,
             synchronous=self._section.synchronous,

@@ -1,0 +1,266 @@
+"""An engine or a scoped session that the application has already: adopted as the worker's own, not replaced.
+
+```
+ begin ─▶ (handler uses its DBSession, its engine by ctx.connection) ─▶ commit or rollback ─▶ session removed
+```
+Its pool keeps the connection open between messages, as it always did; here a message is one transaction of it, and the
+engine is disposed of at the stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from importlib import import_module
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Connection, Engine, Executable, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.orm import Session, scoped_session
+from structlog.typing import FilteringBoundLogger
+
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError, ConnectionMisused, TransactionUndone
+from penstock.workers.connection import kind_of
+from penstock.workers.database.cap import check_cap
+from penstock.workers.database.checkouts import CheckoutWatch
+from penstock.workers.database.faults import chain_of
+from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.opening import open_patiently
+from penstock.workers.database.streaming import RowStream, Streams
+
+
+class AdoptedDatabase:
+    """As `OwnConnection`, over the application's own engine; imports it at `open`, and not before."""
+
+    def __init__(self, section: DatabaseSection, *, log: FilteringBoundLogger) -> None:
+        self.before_transaction: Callable[[], None] | None = None
+        """Called when a transaction begins."""
+        self._section = section
+        self._log = log
+        self._scoped: scoped_session[Session] | None = None
+        self._engine: Engine | None = None
+        self._known: DatabaseKind | None = None
+        self._connection: Connection | None = None
+        self._session: Session | None = None
+        self._undone_by: BaseException | None = None
+        self._handler = ""
+        self._isolation: str | None = None
+        self._is_running = False
+        self._streams = Streams(section.stream_connections)
+        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
+
+    def __repr__(self) -> str:
+        return f"<AdoptedDatabase {self._section.session or self._section.engine}>"
+
+    def open(self, *, workers: int = 1) -> None:
+        """Import it and see whether the database is there, waiting as long as it takes.
+
+        Raises `ConfigurationError` when the setting names nothing of the kind, and as `OwnConnection.open` does.
+        """
+        if self._section.session is not None:
+            self._scoped = _adopted(self._section.session, "database.session", scoped_session)
+            self._engine = _engine_of(self._scoped, self._section.session)
+        else:
+            self._engine = _adopted(str(self._section.engine), "database.engine", Engine)
+        self._known = kind_of(
+            self._section.model_copy(
+                update={"url": SecretStr(self._engine.url.render_as_string(hide_password=False))}
+            )
+        )
+        self._kind.connect = self._engine.raw_connection  # type: ignore[method-assign]
+        event.listen(self._engine, "handle_error", self._note_error)
+        event.listen(self._engine, "begin", self._note_begin)
+        event.listen(self._engine, "rollback", self._note_rollback)
+        if self._section.isolation_level is not None:
+            self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
+        held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
+        if held is not None:
+            check_cap(self._kind, held.dbapi_connection, self._section, workers)
+            # Into its pool, where the first message finds it.
+            held.close()
+
+    def check_isolation(self, handler: str, level: str | None) -> None:
+        """As `OwnConnection.check_isolation`."""
+        if level is not None:
+            self._kind.check_isolation(level, f"handler {handler}: isolation")
+
+    def begin(self, handler: str, isolation: str | None = None) -> None:
+        """A message begins; what was begun before it, by an import or a hook, is rolled back."""
+        self.rollback()
+        self._handler = handler
+        self._kind.has_lost_connection = False
+        self._undone_by = None
+        self._is_running = True
+        self._isolation = isolation or self._section.isolation_level
+        if self._checkouts is not None:
+            self._checkouts.begin(handler, "")
+        if self._isolation is not None and self._scoped is not None:
+            # The application's code takes the session, and asks nobody.
+            self._scoped.connection(execution_options={"isolation_level": self._isolation})
+
+    @property
+    def _kind(self) -> DatabaseKind:
+        if self._known is None:
+            msg = "the adopted engine is used before the worker has begun"
+            raise ConnectionMisused(msg)
+        return self._known
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of this message's transaction."""
+        if self._scoped is not None:
+            return self._scoped.connection()
+        if self._connection is None:
+            assert self._engine is not None
+            self._connection = self._engine.connect()
+            if self._isolation is not None:
+                self._connection.execution_options(isolation_level=self._isolation)
+        return self._connection
+
+    @property
+    def session(self) -> Session:
+        """The scoped session's own; with an engine, one on `connection`."""
+        if self._scoped is not None:
+            return self._scoped()
+        if self._session is None:
+            self._session = Session(self.connection, join_transaction_mode="control_fully")
+        return self._session
+
+    def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
+        """As `OwnConnection.stream`, over a connection beside the adopted pool."""
+        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+            return self._streams.open(self._kind, self._handler, statement, parameters)
+
+    @property
+    def in_transaction(self) -> bool:
+        """True once this message has touched the database."""
+        has_session = self._scoped is not None and self._scoped.registry.has()
+        return has_session or self._connection is not None or self._streams.are_open
+
+    @property
+    def sqlite_path(self) -> str | None:
+        """The database's file, links resolved; None for a server's database."""
+        return None if self._known is None else self._known.path
+
+    def commit(self) -> None:
+        """Flush, commit, and give the connection back to its pool. Raises what SQLAlchemy raises, `TransactionUndone` too."""
+        self._streams.close()
+        if self._scoped is not None and self._scoped.registry.has():
+            self._scoped.flush()
+            if self._scoped().in_transaction():
+                self._check_undone(self._scoped.connection())
+            self._scoped.commit()
+            self._scoped.remove()
+        if self._connection is not None:
+            if self._session is not None:
+                self._session.flush()
+            self._check_undone(self._connection)
+            if self._session is not None and self._session.in_transaction():
+                self._session.commit()
+            self._connection.commit()
+        self._end()
+
+    def rollback(self) -> None:
+        """Undo this message's transaction and give the connection back. Never raises."""
+        lost_before = self._known is not None and self._known.has_lost_connection
+        self._streams.close()
+        if self._scoped is not None:
+            with suppress(Exception):
+                self._scoped.rollback()
+            with suppress(Exception):
+                self._scoped.remove()
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.rollback()
+        self._end()
+        if self._known is not None:
+            # What the rollback found is not why the message failed.
+            self._known.has_lost_connection = lost_before
+
+    def close(self) -> None:
+        """Roll back what is open and close the engine's connections."""
+        self.rollback()
+        if self._engine is not None:
+            self._engine.dispose()
+            for name, listener in (
+                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback)
+            ):  # fmt: skip
+                if event.contains(self._engine, name, listener):
+                    event.remove(self._engine, name, listener)
+        if self._checkouts is not None:
+            self._checkouts.close()
+            self._checkouts = None
+
+    def is_lost(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_lost`."""
+        return self._kind.has_lost_connection or any(self._kind.is_lost(cause) for cause in chain_of(error))
+
+    def is_conflict(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_conflict`."""
+        return any(self._kind.is_conflict(cause) for cause in chain_of(error))
+
+    def is_busy(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_busy`."""
+        return any(self._kind.is_busy(cause) for cause in chain_of(error))
+
+    def check_channel_use(self, *, writes: bool) -> None:
+        """Raises `ConnectionMisused` when a write through `ctx.db` would wait for this message's own transaction."""
+        if writes and self._kind.path is not None and self.in_transaction:
+            msg = (
+                f"handler {self._handler} writes to {self._kind.path} through ctx.db while its own session or connection may hold "
+                "the file's only write lock until the handler returns: use one of the two in a message"
+            )
+            raise ConnectionMisused(msg)
+
+    def _check_undone(self, connection: Connection) -> None:
+        if self._undone_by is not None or self._kind.has_undone(connection.connection.dbapi_connection):
+            raise TransactionUndone from self._undone_by
+
+    def _end(self) -> None:
+        session, self._session = self._session, None
+        connection, self._connection = self._connection, None
+        self._is_running = False
+        for held in (session, connection):
+            if held is not None:
+                with suppress(Exception):
+                    held.close()
+
+    def _note_error(self, context: ExceptionContext) -> None:
+        if self._kind.is_lost(context.original_exception) or context.is_disconnect:
+            self._kind.has_lost_connection = True
+        if self._kind.undoes_all(context.original_exception) and self._undone_by is None:
+            self._undone_by = context.sqlalchemy_exception or context.original_exception
+
+    def _note_begin(self, _connection: Connection) -> None:
+        if self._is_running and self.before_transaction is not None:
+            self.before_transaction()
+
+    def _note_rollback(self, _connection: Connection) -> None:
+        self._undone_by = None
+
+
+def _adopted(place: str, setting: str, wanted: type[Any]) -> Any:
+    module_name, _, attribute = place.partition(":")
+    try:
+        found = getattr(import_module(module_name), attribute, None)
+    except ImportError as error:
+        msg = f"{setting} is {place!r}: {error}; write module:attribute, as for the application"
+        raise ConfigurationError(msg) from error
+    if not isinstance(found, wanted):
+        what = "there is nothing of that name" if found is None else f"that is {type(found).__name__}"
+        msg = f"{setting} is {place!r}: {what}, and has to be a SQLAlchemy {wanted.__name__}"
+        raise ConfigurationError(msg)
+    return found
+
+
+def _engine_of(scoped: scoped_session[Session], place: str) -> Engine:
+    try:
+        bind = scoped.get_bind()
+    except Exception as error:
+        msg = f"database.session is {place!r}, which is bound to no engine: {error}"
+        raise ConfigurationError(msg) from error
+    finally:
+        scoped.remove()
+    return bind if isinstance(bind, Engine) else bind.engine
