@@ -30,12 +30,15 @@ if TYPE_CHECKING:
         NotCarried,
         PayloadError,
         PenstockError,
+        ProxyError,
         PublishError,
         PublishTimeout,
         TopologyMismatch,
         TransactionUndone,
         Unroutable,
     )
+    from penstock.proxy.sqlproxy import SQLProxy
+    from penstock.threads.connections import close_connection, close_connections, get_connection
 
     __version__: str
 
@@ -56,6 +59,11 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     # Dead letters
     "DeadLetters",
     "DeadLetter",
+    # Your own threads
+    "SQLProxy",
+    "get_connection",
+    "close_connection",
+    "close_connections",
     # Errors
     "PenstockError",
     "ConfigurationError",
@@ -77,6 +85,7 @@ __all__ = [  # noqa: RUF022 - in groups, as a reader looks for them
     "DatabaseUnavailable",
     "TransactionUndone",
     "ConnectionMisused",
+    "ProxyError",
     # Package
     "__version__",
 ]
@@ -95,6 +104,10 @@ _PLACES = {
     "AsyncClient": "penstock.client",
     "DeadLetters": "penstock.dead.letters",
     "DeadLetter": "penstock.dead.letters",
+    "SQLProxy": "penstock.proxy.sqlproxy",
+    "get_connection": "penstock.threads.connections",
+    "close_connection": "penstock.threads.connections",
+    "close_connections": "penstock.threads.connections",
 }
 
 

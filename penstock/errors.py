@@ -125,3 +125,14 @@ class ConnectionMisused(PenstockError):  # noqa: N818
     """Raised in a handler that closes `ctx.connection`, keeps it for another message, wants a second one, or
     writes to one SQLite file through `ctx.connection` and `ctx.db` in one message.
     """
+
+
+class ProxyError(PenstockError):
+    """Raised by `SQLProxy.run` when the function raised something that is neither Python's own nor the driver's.
+
+    `type` is that exception's name with its module; the subprocess's traceback is a note on this one.
+    """
+
+    def __init__(self, text: str, type: str) -> None:  # noqa: A002 - as everywhere where an exception is told in words
+        super().__init__(text)
+        self.type = type

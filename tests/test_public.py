@@ -14,10 +14,12 @@ from penstock import errors
 PUBLIC = {
     "App", "Router", "Binding", "Backoff", "Context", "AsyncContext", "Retry", "Reject", "session",
     "Client", "AsyncClient", "DeadLetters", "DeadLetter",
+    "SQLProxy", "get_connection", "close_connection", "close_connections",
     "PenstockError", "ConfigurationError", "HandlerError", "PayloadError", "DeadlineExceeded",
     "BusError", "BusUnavailable", "TopologyMismatch", "PublishError", "Unroutable", "PublishTimeout", "NotCarried", "ClientError",
     "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable",
     "TransactionUndone", "ConnectionMisused",
+    "ProxyError",
     "__version__",
 }  # fmt: skip
 
@@ -91,6 +93,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         "from penstock import PenstockError, Unroutable",
         "from penstock import Client, AsyncClient",
         "from penstock import DeadLetters, DeadLetter",
+        "from penstock import SQLProxy",
+        "from penstock import get_connection, close_connection, close_connections",
     ],
 )
 def test_what_a_program_declares_or_publishes_with_loads_no_driver(statement: str) -> None:

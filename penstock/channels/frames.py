@@ -19,17 +19,39 @@ from penstock.errors import FrameError
 
 VERSION: Final = 1
 _HEADER: Final = Layout("!BI")
+HEADER_BYTES: Final = _HEADER.size
 
 
 def encode_frame(payload: bytes, *, limit_bytes: int) -> bytes:
     """The frame for a payload. Raises `FrameError` when it is longer than the limit; nothing is sent then."""
-    if len(payload) > limit_bytes:
+    return frame_header(len(payload), limit_bytes=limit_bytes) + payload
+
+
+def frame_header(length: int, *, limit_bytes: int) -> bytes:
+    """What stands before a payload of that length. Raises `FrameError` as `encode_frame` does."""
+    if length > limit_bytes:
         msg = (
-            f"a frame of {len(payload)} bytes exceeds limits.frame_bytes = {limit_bytes}; nothing was sent: "
+            f"a frame of {length} bytes exceeds limits.frame_bytes = {limit_bytes}; nothing was sent: "
             "raise the limit, or send less at once"
         )
         raise FrameError(msg)
-    return _HEADER.pack(VERSION, len(payload)) + payload
+    return _HEADER.pack(VERSION, length)
+
+
+def announced_length(data: bytes | bytearray, start: int = 0, *, limit_bytes: int) -> int:
+    """The length of the payload behind the header at `start`, of which `HEADER_BYTES` must be there.
+
+    Raises `FrameError` when the stream is of another version or announces a frame beyond the limit; the stream cannot
+    be used after that.
+    """
+    version, length = _HEADER.unpack_from(data, start)
+    if version != VERSION:
+        msg = f"a frame of version {version} came where {VERSION} is spoken: the channel is unusable"
+        raise FrameError(msg)
+    if length > limit_bytes:
+        msg = f"a frame of {length} bytes was announced, the limit is {limit_bytes}: refused"
+        raise FrameError(msg)
+    return int(length)
 
 
 class FrameDecoder:
@@ -49,15 +71,7 @@ class FrameDecoder:
         start = 0
         try:
             while len(self._buffer) - start >= _HEADER.size:
-                version, length = _HEADER.unpack_from(self._buffer, start)
-                if version != VERSION:
-                    msg = f"a frame of version {version} came where {VERSION} is spoken: the channel is unusable"
-                    raise FrameError(msg)
-                if length > self._limit_bytes:
-                    msg = (
-                        f"a frame of {length} bytes was announced, the limit is {self._limit_bytes}: refused"
-                    )
-                    raise FrameError(msg)
+                length = announced_length(self._buffer, start, limit_bytes=self._limit_bytes)
                 end = start + _HEADER.size + length
                 if len(self._buffer) < end:
                     return

@@ -33,12 +33,16 @@ def die_with_reactor(*, of_fork_server: bool) -> None:
     parent = parent_process()
     if parent is None:
         return
-    sentinel: int = parent.sentinel
+    if of_fork_server and sys.platform == "linux":
+        # Its parent is the fork server, so this covers that death and no other.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_at_hangup(parent.sentinel)
+
+
+def die_at_hangup(sentinel: int) -> None:
+    """Bind this process's life to the other end of a pipe, which nobody writes to."""
     if sys.platform == "linux":
         _kill_on_hangup(sentinel)
-        if of_fork_server:
-            # Its parent is the fork server, so this covers that death and no other.
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(sentinel,), name="penstock-lifeline", daemon=True).start()
     # It may have died before the line was tied.

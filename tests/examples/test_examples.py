@@ -139,7 +139,7 @@ def test_the_flask_publisher_reaches_the_service(service: Path, environment: dic
     until(lambda: query(service, "SELECT * FROM turnover") == [("Bob", 1999)], "Bob's turnover")
 
 
-@pytest.mark.parametrize("name", ["orders", "flask_publisher"])
+@pytest.mark.parametrize("name", ["orders", "flask_publisher", "thread_connections", "webapp"])
 def test_the_tests_that_come_with_an_example_run_where_it_lies(examples: Path, name: str) -> None:
     # Without our own settings for pytest, as in somebody's project.
     done = subprocess.run(
@@ -153,7 +153,7 @@ def test_the_tests_that_come_with_an_example_run_where_it_lies(examples: Path, n
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["orders", "flask_publisher"])
+@pytest.mark.parametrize("name", ["orders", "flask_publisher", "thread_connections", "webapp"])
 def test_a_page_is_short(name: str) -> None:
     lines = (EXAMPLES / name / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 25

@@ -1,0 +1,44 @@
+"""Eight threads count, as in a question of 2011: with a connection each, and through two processes.
+
+python eight_threads.py
+"""
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from penstock import SQLProxy, get_connection
+
+COUNT = "SELECT count(*) FROM data WHERE b > ?"
+ROWS = "SELECT a, b FROM data WHERE b > ?"
+THREADS = 8
+
+
+def fill(path: Path, rows: int) -> None:
+    with get_connection(path) as connection:
+        connection.execute("DROP TABLE IF EXISTS data")
+        connection.execute("CREATE TABLE data (a INTEGER PRIMARY KEY, b REAL)")
+        connection.executemany("INSERT INTO data (b) VALUES (?)", ((random.random(),) for _ in range(rows)))
+
+
+def timed(work: Callable[[float], object]) -> float:
+    began = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(work, [number / 64 for number in range(64)]))
+    return (time.perf_counter() - began) * 1000
+
+
+def main(path: Path = Path("data.db"), rows: int = 100_000) -> None:
+    fill(path, rows)
+    with SQLProxy(path, processes=2) as proxy:
+        proxy.execute(COUNT, (0.5,))
+        for name, sql in (("count(*)", COUNT), ("all rows", ROWS)):
+            threads = timed(lambda b, sql=sql: get_connection(path).execute(sql, (b,)).fetchall())  # type: ignore[misc]
+            processes = timed(lambda b, sql=sql: proxy.execute(sql, (b,)))  # type: ignore[misc]
+            print(f"{name}: {THREADS} threads {threads:.0f} ms, two processes {processes:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The open results of a subprocess, by number; what is sent at once is bounded in bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+#: About so many bytes are sent at once: few turns for the reader's threads, and small enough to hold twice.
+_CHUNK_BYTES: Final = 1024 * 1024
+#: The same for the first rows of a result that is read as it is wanted: often nobody wants more.
+_FIRST_BYTES: Final = 64 * 1024
+_FIRST_ROWS: Final = 50
+_STEP_ROWS: Final = 2_000
+#: Rows of a result that a commit may have to keep until they are fetched.
+_KEPT_ROWS: Final = 100_000
+#: A result that nobody reads on is closed: SQLite could not tidy up its log as long as it is open.
+ABANDONED_S: Final = 60.0
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Open:
+    """A result that has more rows. `carried` makes of fetched rows what can cross."""
+
+    def __init__(self, cursor: Any, carried: Callable[[list[Any]], list[Any]]) -> None:
+        self.used_at_s = time.monotonic()
+        self._cursor = cursor
+        self._carried = carried
+        self._step = _FIRST_ROWS
+        self._ahead: list[Any] = []
+        self._is_cut = False
+
+    def next_rows(self, *, first: bool = False) -> tuple[list[Any], bool]:
+        """The next rows, and whether there may be more.
+
+        Raises what the driver raises, and `OverflowError` for rows that a commit could not keep.
+        """
+        self.used_at_s = time.monotonic()
+        wanted_bytes = _FIRST_BYTES if first else _CHUNK_BYTES
+        rows: list[Any] = []
+        size_bytes = 0
+        while size_bytes < wanted_bytes:
+            step = self._step
+            part = self._read(step)
+            rows += part
+            # Encoding costs a fortieth of fetching, and nothing else says how long rows are.
+            part_bytes = len(_encode(part))
+            size_bytes += part_bytes
+            if len(part) < step:
+                return rows, False
+            self._step = max(1, min(_STEP_ROWS, step * _CHUNK_BYTES // 4 // part_bytes))
+        return rows, True
+
+    def put_back(self, rows: list[Any]) -> None:
+        """They come first the next time."""
+        self._ahead[:0] = rows
+
+    def keep(self, limit: int | None = _KEPT_ROWS) -> None:
+        """Read the rest now: its transaction ends."""
+        if self._cursor is not None:
+            rows = self._cursor.fetchall() if limit is None else self._cursor.fetchmany(limit)
+            self._ahead += self._carried(list(rows))
+            self._is_cut = len(rows) == limit
+            self.close()
+
+    def close(self) -> None:
+        """No row of it is wanted any more."""
+        if self._cursor is not None:
+            with suppress(Exception):
+                self._cursor.close()
+            self._cursor = None
+
+    def _read(self, count: int) -> list[Any]:
+        found, self._ahead = self._ahead[:count], self._ahead[count:]
+        if len(found) < count and self._cursor is not None:
+            found += self._carried(list(self._cursor.fetchmany(count - len(found))))
+        elif not found and self._is_cut:
+            msg = f"the result is longer than the {_KEPT_ROWS} rows that are kept when its transaction ends: read it before"
+            raise OverflowError(msg)
+        return found
+
+
+class Results:
+    """All open results. Raises words when there are too many."""
+
+    def __init__(self, *, limit: int, idle_s: float, error: Callable[[str], Exception]) -> None:
+        self._limit = limit
+        self._idle_s = idle_s
+        self._error = error
+        self._open: dict[int, Open] = {}
+
+    def add(self, number: int, result: Open) -> None:
+        """Keep a result that has more rows."""
+        self._open[number] = result
+
+    def make_room(self, result: Open) -> None:
+        """For one more; those that were idle for too long are closed. Raises words, and closes it, when there are too many."""
+        if len(self._open) >= self._limit:
+            self.drop_abandoned(self._idle_s)
+        if len(self._open) >= self._limit:
+            result.close()
+            raise self._error(
+                f"{self._limit} results are open in one subprocess of the proxy and not read to their end: close cursors, or "
+                "fetch all rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def drop_abandoned(self, after_s: float = ABANDONED_S) -> None:
+        """Close those of which nobody has read for so long."""
+        old_s = time.monotonic() - after_s
+        self.drop([number for number, result in self._open.items() if result.used_at_s < old_s])
+
+    def find(self, number: int) -> Open:
+        """The open result. Raises words when it was closed meanwhile."""
+        found = self._open.get(number)
+        if found is None:
+            raise self._error(
+                "the rest of this result is gone: its transaction was rolled back, or it was idle for too long; run the "
+                "statement again"
+            )
+        return found
+
+    def drop(self, numbers: list[int]) -> None:
+        """Close those."""
+        for number in numbers:
+            if (result := self._open.pop(number, None)) is not None:
+                result.close()
+
+    def keep_all(self) -> None:
+        """A transaction is committed: its rows stay."""
+        for result in self._open.values():
+            result.keep()
+
+    def drop_all(self) -> None:
+        """A transaction is rolled back, and the results with it."""
+        self.drop(list(self._open))
