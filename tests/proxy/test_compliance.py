@@ -1,4 +1,4 @@
-"""The compliance suite of PEP 249 (`dbapi20.py`, in the public domain, not ours) on the proxy's connections.
+"""The compliance suite of PEP 249 (`dbapi20`, of the package dbapi-compliance) on the proxy's connections.
 
 On SQLite, whose statements go to different subprocesses, and on a driver by its name, whose transactions stay on one.
 """
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dbapi20
 import pytest
 
 from penstock import SQLProxy
-from tests.channels.dbapi import dbapi20
 
 
 class OnSqlite(dbapi20.DatabaseAPI20Test):

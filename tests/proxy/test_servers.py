@@ -11,11 +11,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import dbapi20
 import pytest
 from sqlalchemy import make_url
 
 from penstock import SQLProxy, close_connections, get_connection
-from tests.channels.dbapi import dbapi20
 from tests.threads.child import Child
 
 pytest.importorskip("tests.servers")

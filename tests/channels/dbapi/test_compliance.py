@@ -1,4 +1,4 @@
-"""The compliance suite of PEP 249 (`dbapi20.py`, in the public domain, not ours), on the channel and on the driver itself.
+"""The compliance suite of PEP 249 (`dbapi20`, of the package dbapi-compliance), on the channel and on the driver itself.
 
 Both run the same tests. Where `sqlite3` departs from PEP 249 we depart with it, because programs count on it: its
 `fetch…` gives None or nothing where PEP 249 wants an error, so here cursors stand that raise it.
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dbapi20
 import pytest
 
 from penstock.channels.dbapi import sqlite
-from tests.channels.dbapi import dbapi20
 from tests.channels.dbapi.served import served
 
 
