@@ -3,9 +3,9 @@
 ```
  suspect ─▶ waits for the turn ─▶ published again, marked, acked ─▶ the copy arrives ─▶ runs ─▶ settled: next one
 ```
-The turn begins before the mark is published: of all that bear the mark, one is out. A copy that arrives late (its queue
-is long, or another service had it) waits for the next turn. Everything that is no suspect goes on beside it.
-What bounds it: what waits here is unsettled, so prefetch does.
+The turn begins before the mark is published, and a marked copy that cannot run at once loses its mark again (its queue was
+long, or another service had it): of all that bear the mark, this service holds one. Everything that is no suspect goes on
+beside it. What bounds it: what waits here is unsettled, so prefetch does.
 """
 
 from __future__ import annotations
@@ -26,59 +26,64 @@ class Apart:
     """The suspects' turn; `take_on` and `note_settled` are all that it hears of."""
 
     def __init__(
-        self, counting: Counting, *, set_apart: Callable[[Work], bool], run: Callable[[Work], None]
+        self,
+        counting: Counting,
+        *,
+        set_apart: Callable[[Work], bool],
+        set_free: Callable[[Work], None],
+        run: Callable[[Work], None],
     ) -> None:
-        """`set_apart` publishes the marked copy and returns False when none will come; `run` starts a copy."""
+        """`set_apart` publishes the marked copy, False when none will come; `set_free` takes a mark off; `run` starts a copy."""
         self._counting = counting
         self._set_apart = set_apart
+        self._set_free = set_free
         self._run = run
         self._suspects: deque[Work] = deque()
-        self._copies: deque[Work] = deque()
-        self._running: Work | None = None
+        self._marked: Work | None = None
+        """The original whose copy is being published."""
         self._arrival: asyncio.TimerHandle | None = None
+        """Its copy is confirmed, and has not arrived."""
+        self._running: Work | None = None
 
     def __repr__(self) -> str:
-        return f"<Apart [{len(self)} waiting, running {self._running!r}]>"
-
-    def __len__(self) -> int:
-        return len(self._suspects) + len(self._copies)
+        return f"<Apart [{len(self._suspects)} waiting, running {self._running!r}]>"
 
     def take_on(self, work: Work) -> None:
         """A suspect, or the marked copy of one."""
-        if work.delivery.history.alone and not work.delivery.redelivered:
-            self._copies.append(work)
-            self._no_longer_expected()
-        else:
+        if not work.delivery.history.alone or work.delivery.redelivered:
             self._suspects.append(work)
-        self._next()
+            self._next()
+        elif self._running is None:
+            self._no_longer_expected()
+            self._running = work
+            work.is_watched = True
+            self._counting.admit(work, self._run)
+        else:
+            self._set_free(work)
 
     def note_settled(self, work: Work) -> None:
         """The turn is over when it was this one's."""
-        if work is self._running:
+        if work is self._marked:
+            self._marked = None
+            if self._running is None:
+                self._arrival = asyncio.get_running_loop().call_later(ARRIVAL_WAIT_S, self._gone_astray)
+        elif work is self._running:
             self._running = None
             self._next()
 
     def clear(self) -> list[Work]:
         """Everything that waits, for handing it back; nothing more is begun."""
-        works = [*self._copies, *self._suspects]
-        self._copies.clear()
+        works = list(self._suspects)
         self._suspects.clear()
         self._no_longer_expected()
         return works
 
     def _next(self) -> None:
-        while self._running is None and self._arrival is None:
-            if self._copies:
-                copy = self._running = self._copies.popleft()
-                copy.is_watched = True
-                self._counting.admit(copy, self._run)
-            elif self._suspects:
-                suspect = self._suspects.popleft()
-                if self._set_apart(suspect):
-                    self._counting.note_marked(suspect)
-                    self._arrival = asyncio.get_running_loop().call_later(ARRIVAL_WAIT_S, self._gone_astray)
-            else:
-                return
+        while self._suspects and self._marked is None and self._arrival is None and self._running is None:
+            suspect = self._suspects.popleft()
+            if self._set_apart(suspect):
+                self._marked = suspect
+                self._counting.note_marked(suspect)
 
     def _no_longer_expected(self) -> None:
         if self._arrival is not None:

@@ -5,7 +5,8 @@
                         └─▶ the copy arrives ───────────── waits ────────┴─▶ runs
 ```
 Were a copy to end the service while its original's ack is still under way, both would come back, and there would be one
-more of them with each death. What bounds it: originals and copies are unsettled, so prefetch does.
+more of them with each death. (A quorum queue that has more than 32 acks under way may forget the last ones with the
+service all the same: then both come back, marked as redelivered.) What bounds it: originals and copies are unsettled, so prefetch does.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from penstock.app.outcomes import (
 )
 from penstock.buses.contract import Delivery
 from penstock.reactor.deadletter import again, dead_letter, inbound_headers
+from penstock.reactor.suspicion import SUSPECT_DELIVERIES
 
 #: Wait before a run that is not charged, seconds: the database or the bus is on its way back.
 UNCHARGED_DELAY_S: Final = 1.0
@@ -118,7 +119,9 @@ class Judge:
     def count_start(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
         """It came back, and its bus does not say how often: a copy does from now on."""
         history = replace(delivery.history, starts=delivery.history.starts + 1)
-        return _Case(delivery, handler, now_s).counted(history)
+        return _Case(delivery, handler, now_s).counted(
+            history, "it came back, and its queue does not count how often"
+        )
 
     def set_apart(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
         """It may have ended a service: the copy runs alone. A dead letter once it ended too many while it did."""
@@ -132,11 +135,15 @@ class Judge:
                     f"it has killed {history.crashes} workers or services"
                 )
                 return case.dead(Cause.CRASHES, history, reason, None)
-        return case.counted(replace(history, alone=True))
+        return case.counted(
+            replace(history, alone=True), "it came back so often that it may have ended its service"
+        )
 
     def set_free(self, delivery: Delivery, handler: AnyHandler, *, now_s: float) -> Decision:
-        """It was to run alone and has not begun: when it comes back, that must not look like the end of a service."""
-        return _Case(delivery, handler, now_s).counted(replace(delivery.history, alone=False))
+        """It was to run alone and is handed back: a suspect still, but its coming back is not the end of a service."""
+        starts = max(delivery.history.starts, SUSPECT_DELIVERIES)
+        history = replace(delivery.history, alone=False, starts=starts)
+        return _Case(delivery, handler, now_s).counted(history, "it was to run alone and is handed back")
 
     def _after_failure(
         self, case: _Case, reason: str, failure: Failure | None, delay_s: float | None
@@ -196,8 +203,8 @@ class _Case:
         history = replace(history, starts=0, alone=False)
         return self._comes_again(Verdict.RETRIED, history, delay_s, reason)
 
-    def counted(self, history: History) -> Decision:
-        return self._comes_again(Verdict.COUNTED, history, 0.0, "it may have ended the service that ran it")
+    def counted(self, history: History, reason: str) -> Decision:
+        return self._comes_again(Verdict.COUNTED, history, 0.0, reason)
 
     def _comes_again(self, verdict: Verdict, history: History, delay_s: float, reason: str) -> Decision:
         headers, _ = inbound_headers(self.delivery)

@@ -143,7 +143,12 @@ class Reactor:
         self._counting = Counting(
             self._side_tasks, count_start=self._settlement.count_start, acks_taken=bus.acks_taken
         )
-        self._apart = Apart(self._counting, set_apart=self._settlement.set_apart, run=self._begin)
+        self._apart = Apart(
+            self._counting,
+            set_apart=self._settlement.set_apart,
+            set_free=self._settlement.set_free,
+            run=self._begin,
+        )
         self._database = DatabaseService(settings.database, frame_bytes=settings.limits.frame_bytes)
         services: Mapping[str, Service] = {
             "bus": BusService(self._publish, settings.bus.confirm_timeout_s),

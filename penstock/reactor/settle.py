@@ -105,6 +105,14 @@ class Settlement:
 
     def set_apart(self, work: Work) -> bool:
         """It may have ended a whole service: it comes back to run alone. False: it is a dead letter now."""
+        history = work.delivery.history
+        if history.alone:
+            _log.warning(
+                "a service ended while this message ran alone",
+                **work.fields,
+                crashes=history.crashes + 1,
+                of=self._judge.crash_attempts,
+            )
         decide = self._judge.set_apart
         decision = decide(work.delivery, work.served.handler, now_s=time.time())
         self._settle_unrun(work, decision)
@@ -112,11 +120,18 @@ class Settlement:
 
     def hand_back(self, work: Work) -> None:
         """The bus gives it to somebody else at once; it was not begun, or cannot be ended here."""
-        if work.delivery.history.alone and not (work.is_settled or self._gives_up):
+        delivery = work.delivery
+        if delivery.history.alone and not delivery.redelivered and not self._gives_up:
+            self.set_free(work)
+        else:
+            # What came back with the mark is still to be counted, by whoever has it next.
+            self._requeue(work)
+
+    def set_free(self, work: Work) -> None:
+        """It was to run alone, and cannot now: it goes to the end of its queue without the mark."""
+        if not work.is_settled:
             decide = self._judge.set_free
             self._settle_unrun(work, decide(work.delivery, work.served.handler, now_s=time.time()))
-        else:
-            self._requeue(work)
 
     def _requeue(self, work: Work) -> None:
         if work.is_settled:
@@ -301,6 +316,6 @@ def _tell(work: Work, decision: Decision) -> None:
     if decision.verdict is Verdict.DEAD:
         log.error("message dead lettered", dead_letter_queue=work.served.handler.queue.dead_name)
     elif decision.verdict is Verdict.COUNTED:
-        log.info("message goes to the end of its queue: it is counted before it runs")
+        log.info("message goes to the end of its queue, counted")
     else:
         log.warning("message is retried", after_s=round(decision.publish[0].delay_s, 3))

@@ -3,7 +3,8 @@
 The one who dies writes nothing, so that a run that may end the service has to be counted before it begins. A broker's
 count of deliveries is a hint (network cuts raise it too), and a classic queue has none: there the start is counted on a
 copy. From `SUSPECT_DELIVERIES` on a message is set apart: it is published again, marked, and runs while no other suspect
-does. What comes back with that mark and as redelivered has ended its service, or was running when somebody else did.
+does. What comes back with that mark and as redelivered has ended its service, or was handed to one that ended at that
+moment.
 
 | marked alone | redelivered | counted   | by the bus | verdict    |
 |--------------|-------------|-----------|------------|------------|

@@ -218,7 +218,7 @@ def test_a_run_that_ends_otherwise_answers_the_suspicion() -> None:
     assert decision.publish[0].history == History(2, 1, NOW_S)
 
 
-def test_what_was_to_run_alone_and_has_not_begun_comes_back_unmarked() -> None:
+def test_what_was_to_run_alone_and_is_handed_back_stays_a_suspect_without_the_mark() -> None:
     decision = JUDGE.set_free(delivery(history=History(1, 1, NOW_S, alone=True)), handler(), now_s=NOW_S)
 
-    assert decision.publish[0].history == History(1, 1, NOW_S)
+    assert decision.publish[0].history == History(1, 1, NOW_S, starts=3)
