@@ -131,9 +131,24 @@ async def _serve(
 async def _start_threads() -> None:
     """The threads for what blocks, as many as asyncio would start one by one: none has to be started under a limit."""
     count = min(32, (os.cpu_count() or 1) + 4)
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(count, "penstock-blocking"))
+    executor = ThreadPoolExecutor(count, "penstock-blocking")
     all_started = threading.Barrier(count)
-    await asyncio.gather(*(asyncio.to_thread(all_started.wait) for _ in range(count)))
+    waiting: list[asyncio.Future[int]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(executor)
+    try:
+        waiting.extend(loop.run_in_executor(None, all_started.wait) for _ in range(count))
+    except RuntimeError as error:
+        # Those that have started would wait for the others for ever, and the process for them.
+        all_started.abort()
+        executor.shutdown()
+        msg = (
+            f"the system lets this process start {len(waiting)} of {count} threads ({error}); nothing was consumed; "
+            "raise the limit on processes (ulimit -u, TasksMax=, the container's pids limit)"
+        )
+        raise ConfigurationError(msg) from error
+    finally:
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def _ask(section: DatabaseSection) -> str | None:

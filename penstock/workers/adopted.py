@@ -10,9 +10,9 @@ engine is disposed of at the stop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, event
@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session, scoped_session
 from structlog.typing import FilteringBoundLogger
 
 from penstock.config.database import DatabaseSection
-from penstock.errors import ConfigurationError, ConnectionMisused, TransactionUndone
+from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError, TransactionUndone
 from penstock.workers.connection import kind_of
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
@@ -29,6 +29,10 @@ from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.opening import open_patiently
 from penstock.workers.database.streaming import RowStream, Streams
+
+#: Keys in a connection's own dictionary: the first error in its transaction, and the one with which the server undid it.
+FIRST_ERROR: Final = "penstock first error"
+UNDONE_BY: Final = "penstock undone by"
 
 
 class AdoptedDatabase:
@@ -44,12 +48,11 @@ class AdoptedDatabase:
         self._known: DatabaseKind | None = None
         self._connection: Connection | None = None
         self._session: Session | None = None
-        self._undone_by: BaseException | None = None
         self._handler = ""
         self._isolation: str | None = None
         self._is_running = False
         self._streams = Streams(section.stream_connections)
-        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
+        self._checkouts = CheckoutWatch(self) if section.debug_checkouts else None
 
     def __repr__(self) -> str:
         return f"<AdoptedDatabase {self._section.session or self._section.engine}>"
@@ -91,7 +94,6 @@ class AdoptedDatabase:
         self.rollback()
         self._handler = handler
         self._kind.has_lost_connection = False
-        self._undone_by = None
         self._is_running = True
         self._isolation = isolation or self._section.isolation_level
         if self._checkouts is not None:
@@ -165,15 +167,12 @@ class AdoptedDatabase:
     def rollback(self) -> None:
         """Undo this message's transaction and give the connection back. Never raises."""
         lost_before = self._known is not None and self._known.has_lost_connection
-        self._streams.close()
+        self._try(self._streams.close)
         if self._scoped is not None:
-            with suppress(Exception):
-                self._scoped.rollback()
-            with suppress(Exception):
-                self._scoped.remove()
+            self._try(self._scoped.rollback)
+            self._try(self._scoped.remove)
         if self._connection is not None:
-            with suppress(Exception):
-                self._connection.rollback()
+            self._try(self._connection.rollback)
         self._end()
         if self._known is not None:
             # What the rollback found is not why the message failed.
@@ -215,8 +214,9 @@ class AdoptedDatabase:
             raise ConnectionMisused(msg)
 
     def _check_undone(self, connection: Connection) -> None:
-        if self._undone_by is not None or self._kind.has_undone(connection.connection.dbapi_connection):
-            raise TransactionUndone from self._undone_by
+        info = connection.info
+        if UNDONE_BY in info or self._kind.has_undone(connection.connection.dbapi_connection):
+            raise TransactionUndone from info.get(UNDONE_BY, info.get(FIRST_ERROR))
 
     def _end(self) -> None:
         session, self._session = self._session, None
@@ -224,21 +224,37 @@ class AdoptedDatabase:
         self._is_running = False
         for held in (session, connection):
             if held is not None:
-                with suppress(Exception):
-                    held.close()
+                self._try(held.close)
+
+    def _try(self, end: Callable[[], object]) -> None:
+        """What cannot be ended has ended with its connection, which the pool will find out."""
+        try:
+            end()
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything, and more is to be ended
+            self._log.debug("could not be ended in order", error=f"{type(error).__name__}: {error}")
 
     def _note_error(self, context: ExceptionContext) -> None:
-        if self._kind.is_lost(context.original_exception) or context.is_disconnect:
+        found, connection = context.original_exception, context.connection
+        if connection is None:
+            # It is the connecting that failed, unless we refused it.
+            lost = not isinstance(found, PenstockError)
+        else:
+            lost = context.is_disconnect or self._kind.is_lost(found)
+        if lost:
             self._kind.has_lost_connection = True
-        if self._kind.undoes_all(context.original_exception) and self._undone_by is None:
-            self._undone_by = context.sqlalchemy_exception or context.original_exception
+        elif connection is not None:
+            error = context.sqlalchemy_exception or found
+            connection.info.setdefault(FIRST_ERROR, error)
+            if self._kind.undoes_all(found):
+                connection.info.setdefault(UNDONE_BY, error)
 
     def _note_begin(self, _connection: Connection) -> None:
         if self._is_running and self.before_transaction is not None:
             self.before_transaction()
 
-    def _note_rollback(self, _connection: Connection) -> None:
-        self._undone_by = None
+    def _note_rollback(self, connection: Connection) -> None:
+        connection.info.pop(UNDONE_BY, None)
+        connection.info.pop(FIRST_ERROR, None)
 
 
 def _adopted(place: str, setting: str, wanted: type[Any]) -> Any:

@@ -68,7 +68,7 @@ class OwnConnection:
         self._reported: set[tuple[str, str]] = set()
         self._is_closed = False
         self._streams = Streams(section.stream_connections)
-        self._checkouts = CheckoutWatch() if section.debug_checkouts else None
+        self._checkouts = CheckoutWatch(self) if section.debug_checkouts else None
         self._used_at_s = 0.0
         self._opened_at_s = 0.0
         self._isolation: str | None = None

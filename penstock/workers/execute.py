@@ -47,12 +47,20 @@ class MessageDatabase(WorkerDatabase, Protocol):
     """The worker's own connection, as execution drives it."""
 
     @property
+    def current(self) -> WorkerDatabase:
+        """The one of the message that has begun."""
+        ...
+
+    @property
     def in_transaction(self) -> bool:
         """True when this message has begun a transaction."""
         ...
 
     def begin(self, handler: str, isolation: str | None) -> None:
-        """A message begins; costs nothing until the handler touches the connection."""
+        """A message begins; costs nothing until the handler touches it, unless an isolation level has to be set.
+
+        Raises what the database raises.
+        """
         ...
 
     def commit(self) -> None:
@@ -60,7 +68,7 @@ class MessageDatabase(WorkerDatabase, Protocol):
         ...
 
     def rollback(self) -> None:
-        """Undo this message's transaction; never raises for a connection that is lost."""
+        """Undo this message's transaction; never raises."""
         ...
 
     def is_lost(self, error: BaseException) -> bool:
@@ -173,11 +181,11 @@ class Executor:
     def _once(self, handler: AnyHandler, payload: Any, job: Job) -> Outcome:
         self._is_conflict = False
         self._bus.begin(job.message_id, handler.name)
-        self._database.begin(handler.name, handler.options.isolation)
-        running_database.set(self._database)
         self._recorder.enter(Phase.HANDLER)
         is_committing = False
         try:
+            self._database.begin(handler.name, handler.options.isolation)
+            running_database.set(self._database.current)
             self._handle(handler, payload, job)
             if self._database.in_transaction:
                 self._recorder.enter(Phase.COMMITTING)

@@ -52,6 +52,11 @@ class DatabaseWays:
         self._current.begin(handler, isolation)
 
     @property
+    def current(self) -> OwnConnection | AdoptedDatabase:
+        """The way of the message that has begun."""
+        return self._current
+
+    @property
     def connection(self) -> Connection:
         """As `OwnConnection.connection`."""
         return self._current.connection

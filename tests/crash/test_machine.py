@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +56,33 @@ async def test_with_no_process_to_be_had_the_other_workers_go_on_and_the_slot_co
             balance = await scene.close()
 
     even(balance, duplicates=0, dead=0, effects=40)
+
+
+BEGIN = """
+import asyncio
+from penstock.cli.run import _start_threads
+from penstock.errors import ConfigurationError
+input()
+try:
+    asyncio.run(_start_threads())
+except ConfigurationError as error:
+    print(error)
+"""
+
+
+def test_a_service_that_may_not_start_its_threads_says_so_and_ends() -> None:
+    with (
+        process_limit() as limit,
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as begun,
+    ):
+        limit.add(begun.pid)
+        limit.set_room(2)
+        said, _ = begun.communicate("\n", timeout=20)
+
+    assert "lets this process start 2 of" in said
+    assert begun.returncode == 0
 
 
 async def test_without_a_descriptor_what_needs_one_waits_and_the_rest_goes_on(

@@ -14,7 +14,7 @@ import structlog
 from aiormq.abc import AbstractConnection
 
 from penstock.buses.contract import Sink, Subscription
-from penstock.buses.rabbitmq.connection import Supervised
+from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
 from penstock.config.bus import BusSection
 
@@ -57,6 +57,9 @@ class Aside:
     async def aclose(self) -> None:
         """Close the connection; harmless when repeated or never opened."""
         await self._connection.aclose()
+        if self._starting:
+            # What waited for an answer ends with its connection.
+            await asyncio.wait(self._starting, timeout=CLOSE_S)
 
     async def _on_up(self, connection: AbstractConnection) -> None:
         self._start(connection)

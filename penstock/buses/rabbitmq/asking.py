@@ -40,11 +40,12 @@ async def is_answered(asking: Awaitable[object], within_s: float) -> bool:
     3.10 closes the connection (541).
     """
     answer = asyncio.ensure_future(asking)
+    # From the beginning: whoever waits here may be cancelled.
+    answer.add_done_callback(_drop)
     await asyncio.wait((answer,), timeout=within_s)
     if answer.done():
         answer.result()
         return True
-    answer.add_done_callback(_drop)
     return False
 
 

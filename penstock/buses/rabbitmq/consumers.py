@@ -34,9 +34,19 @@ class Consumers:
         on_silent: Callable[[Subscription], None] | None = None,
     ) -> None:
         """`on_silent` takes over a queue that does not answer its consumer; without it that is waited for."""
+        self._connection: AbstractConnection | None = None
+        self._broken_off: AbstractConnection | None = None
+        """The connection that we gave up ourselves, because a queue did not answer."""
+
+        def hand_over(silent: Subscription) -> None:
+            self._broken_off = self._connection
+            if on_silent is not None:
+                on_silent(silent)
 
         def make_group(members: Sequence[Subscription]) -> ConsumingChannel:
-            return ConsumingChannel(members, sink, login, random, on_silent=on_silent)
+            return ConsumingChannel(
+                members, sink, login, random, on_silent=None if on_silent is None else hand_over
+            )
 
         self._make_group = make_group
         size = QUEUES_PER_CHANNEL
@@ -53,10 +63,20 @@ class Consumers:
         self._groups.append(self._make_group([subscription]))
 
     async def start(self, connection: AbstractConnection, wire: Wire) -> None:
-        """Consume on a connection that has just been opened, and watch that the broker delivers."""
+        """Consume on a connection that has just been opened, and watch that the broker delivers.
+
+        Raises what a broken connection raises, unless we broke it off ourselves: then it is lost, and opened again.
+        """
+        self._connection = connection
+        begun = await asyncio.gather(
+            *(group.start(connection, wire) for group in self._groups), return_exceptions=True
+        )
+        for error in begun:
+            if isinstance(error, BaseException) and self._broken_off is not connection:
+                raise error
         self._stop_watching()
-        await asyncio.gather(*(group.start(connection, wire) for group in self._groups))
-        self._watching = asyncio.create_task(self._watch(connection), name="penstock-watch")
+        if not self.is_stopping:
+            self._watching = asyncio.create_task(self._watch(connection), name="penstock-watch")
 
     def _stop_watching(self) -> None:
         if self._watching is not None:

@@ -114,6 +114,7 @@ class ConsumingChannel:
         """Cancel the consumers."""
         self._is_stopping = True
         self._stop_healing()
+        # On the connection for silent queues nothing may have begun, and nobody would answer.
         if self._connection is not None and (self._on_silent is not None or self.consuming()):
             await self._turns.finish(self._cancel_all(self._connection))
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
+from penstock.app.context import WorkerDatabase
 from penstock.app.current import running_database
 from penstock.errors import ConnectionMisused
 
@@ -23,7 +24,9 @@ _FRAMES: Final = 12
 class CheckoutWatch:
     """One for each worker; nothing is watched while no message runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: WorkerDatabase) -> None:
+        """`owner` is the database whose messages it watches."""
+        self._owner = owner
         self._handler = ""
         self._allowed = 0
         self._first = ""
@@ -51,8 +54,8 @@ class CheckoutWatch:
         event.remove(Pool, "checkout", self._checked_out)
 
     def _checked_out(self, _raw: Any, _record: Any, _proxy: Any) -> None:
-        # Another thread is not asked: it is nobody's message.
-        if self._allowed or running_database.get() is None:
+        # Another thread is not asked: it is nobody's message. Nor is a message that goes the other way.
+        if self._allowed or running_database.get() is not self._owner:
             return
         if not self._first:
             # An adopted engine: the first one in a message is the message's.

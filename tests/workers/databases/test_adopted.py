@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
 import penstock
@@ -19,6 +19,7 @@ from penstock.app.context import Context
 from penstock.app.outcomes import Raised
 from penstock.errors import ConfigurationError, ConnectionMisused, TransactionUndone
 from tests.workers.databases.place import Place, put, store
+from tests.workers.databases.test_conflicts import ADD, meet, opponent
 from tests.workers.databases.test_lost import kill_every_connection
 from tests.workers.databases.test_transactions import Item
 
@@ -133,6 +134,49 @@ def test_a_swallowed_error_commits_nothing_half(
         assert outcome.failure.type.endswith(TransactionUndone.__name__)
         assert worker.run(3, "q1").verdict == "acked"
     assert [number for number, *_ in postgresql_place.rows()] == [1, 3]
+
+
+def test_a_swallowed_deadlock_commits_nothing_half_whatever_other_connections_do(
+    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEGACY_URL", server_place.url)
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+    runs: list[int] = []
+    with opponent(server_place) as other:
+
+        def handler(_: int, ctx: Context) -> None:
+            runs.append(1)
+            if len(runs) == 1:
+                with suppress(DBAPIError):
+                    meet(other, server_place, ctx)
+                with ctx.connection.engine.connect() as beside:
+                    beside.execute(text("SELECT 1"))
+                with suppress(DBAPIError):
+                    ctx.connection.execute(ADD, {"id": 3})
+
+        with server_place.worker(handler, **adopting) as worker:
+            assert worker.run().verdict == "acked"
+    assert len(runs) == 2
+    assert server_place.rows()[2][2] == 0
+
+
+@pytest.mark.parametrize("isolation", [{}, {"isolation_level": "READ COMMITTED"}])
+def test_a_server_that_is_away_is_charged_to_nobody(
+    own_place: Place, adopting: dict[str, str], isolation: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert own_place.server is not None
+    monkeypatch.setenv("LEGACY_URL", own_place.url)
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+
+    with own_place.worker(store, **adopting, **isolation) as worker:
+        own_place.server.stop()
+        for _ in range(2):
+            outcome = worker.run(1).outcome
+            assert isinstance(outcome, Raised)
+            assert not outcome.charged
+        own_place.server.start()
+        assert worker.run(1).verdict == "acked"
+    assert [number for number, *_ in own_place.rows()] == [1]
 
 
 def test_its_isolation_is_the_handlers(
