@@ -2,7 +2,8 @@
 
 ```
  bus ─▶ intake ─▶ dispatcher ─▶ filler ══ slots ══▶ outcomes ─▶ settlement ─▶ bus
-          │  └▶ coroutines (async def) ────────────────▲
+          │  ├▶ coroutines (async def) ────────────────▲
+          │  └▶ counting, apart: suspects, one by one  │
           └▶ too long: straight to the settlement ─────┘
 ```
 Prefetch bounds everything in here: a delivery is in exactly one of these places until it is settled.

@@ -175,6 +175,7 @@ class Executor:
                 "another transaction was in the way; the handler runs again",
                 error=outcome.failure.text.partition("\n")[0], rerun=rerun,
             )  # fmt: skip
+            self._recorder.enter(Phase.DECODING)
             time.sleep(wait_s)
         raise AssertionError  # count() has no end
 

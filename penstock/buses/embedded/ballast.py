@@ -35,6 +35,9 @@ def keep(path: Path, free_floor_bytes: int) -> None:
     """Make the ballast if there is none, where that leaves `free_floor_bytes`; never raises."""
     ballast = ballast_of(path)
     with contextlib.suppress(OSError):
+        if ballast.exists() and ballast.stat().st_size < BALLAST_BYTES:
+            # Whoever made it was killed meanwhile.
+            ballast.unlink()
         if ballast.exists() or free_bytes(path) < free_floor_bytes + BALLAST_BYTES:
             return
         mode = path.stat().st_mode & 0o777

@@ -1,6 +1,7 @@
-"""RabbitMQ as a bus: two supervised connections, one to consume and one to publish.
+"""RabbitMQ as a bus: two supervised connections, one to consume and one to publish; a third for queues in trouble.
 
 ```
+ aside      ─ AMQP channels ─▶ sink, ◀─ acks          opened by the first queue that the broker does not let be consumed
  consuming  ─ AMQP channels ─▶ sink, ◀─ acks          opened by the first `consume`
  publishing ─ publishes ─▶, ◀─ confirms; declarations and questions on AMQP channels of their own
 ```

@@ -131,7 +131,9 @@ class MySQLKind(MySQLFamilyKind):
         """That the server has said something unasked: a goodbye, or the end of the stream. It costs no question."""
         if not raw.open:
             return "it is closed"
-        return "the server has closed it" if select.select([raw._sock], [], [], 0)[0] else None  # noqa: SLF001 - the driver has no word for it
+        poll = select.poll()
+        poll.register(raw._sock, select.POLLIN)  # noqa: SLF001 - the driver has no word for it
+        return "the server has closed it" if poll.poll(0) else None
 
     def ping(self, raw: Any) -> None:
         """Wait no longer than 5 s for a sign of life."""
