@@ -117,7 +117,8 @@ class Endpoint:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            # One line a piece of garbage would be a log that anybody can fill.
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,

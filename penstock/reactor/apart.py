@@ -3,9 +3,10 @@
 ```
  suspect ─▶ waits for the turn ─▶ published again, marked, acked ─▶ the copy arrives ─▶ runs ─▶ settled: next one
 ```
-The turn begins before the mark is published, and a marked copy that cannot run at once loses its mark again (its queue was
-long, or another service had it): of all that bear the mark, this service holds one. Everything that is no suspect goes on
-beside it. What bounds it: what waits here is unsettled, so prefetch does.
+The turn begins before the mark is published. A marked copy that cannot run at once loses its mark again, because its queue
+was long or another service had it, and the one that can waits until the bus has the acks of those: of all that bear the
+mark, this service holds one. Everything that is no suspect goes on beside it. What bounds it: what waits here is
+unsettled, so prefetch does.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Final
 from penstock.reactor.counting import Counting
 from penstock.reactor.work import Work
 
-#: How long the turn is kept for a copy that does not arrive: it stands behind others in its queue.
-ARRIVAL_WAIT_S: Final = 2.0
+#: How long the turn is kept for a copy that does not arrive: it stands behind others in its queue, or another has it.
+ARRIVAL_WAIT_S: Final = 0.2
+#: Copies that stood behind others arrive together: so long the first one waits for those that must lose their mark.
+TOGETHER_S: Final = 0.1
 
 
 class Apart:
@@ -44,6 +47,8 @@ class Apart:
         self._arrival: asyncio.TimerHandle | None = None
         """Its copy is confirmed, and has not arrived."""
         self._running: Work | None = None
+        self._has_strays = False
+        """Marked copies are somewhere, and may arrive with the next one."""
 
     def __repr__(self) -> str:
         return f"<Apart [{len(self._suspects)} waiting, running {self._running!r}]>"
@@ -57,8 +62,14 @@ class Apart:
             self._no_longer_expected()
             self._running = work
             work.is_watched = True
-            self._counting.admit(work, self._run)
+            if self._has_strays:
+                self._has_strays = False
+                asyncio.get_running_loop().call_later(TOGETHER_S, self._counting.admit, work, self._run)
+            else:
+                self._counting.admit(work, self._run)
         else:
+            self._has_strays = True
+            self._counting.note_marked(work)
             self._set_free(work)
 
     def note_settled(self, work: Work) -> None:
@@ -92,4 +103,5 @@ class Apart:
 
     def _gone_astray(self) -> None:
         self._arrival = None
+        self._has_strays = True
         self._next()

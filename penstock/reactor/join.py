@@ -14,11 +14,12 @@ would not have handed out what came after), and for 60 s.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from penstock.app.messages import History
+from penstock.app.messages import FRESH, History
 from penstock.buses.contract import Delivery, Settler
 from penstock.reactor.work import Work
 
@@ -28,7 +29,6 @@ REMEMBERED_S: Final = 60.0
 @dataclass(frozen=True, slots=True)
 class _Ended:
     digest: bytes
-    history: History
     settler: Settler
     at_s: float
 
@@ -38,8 +38,8 @@ class Joiner:
 
     def __init__(self, *, remembered: int) -> None:
         self._remembered = remembered
-        self._running: dict[tuple[str, str], Work] = {}
-        self._ended: OrderedDict[tuple[str, str], _Ended] = OrderedDict()
+        self._running: dict[Hashable, Work] = {}
+        self._ended: OrderedDict[Hashable, _Ended] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<Joiner [{len(self._running)} running, {len(self._ended)} remembered]>"
@@ -48,12 +48,11 @@ class Joiner:
         """The work that this redelivery belongs to; None when it has to run."""
         if not delivery.redelivered or delivery.message_id is None:
             return None
-        work = self._running.get((delivery.queue, delivery.message_id))
+        work = self._running.get(_key(delivery))
         # A live settler means that the first delivery is still out: this is another message with the same id.
         if work is None or not work.delivery.settler.is_gone:
             return None
-        first = work.delivery
-        return work if first.body == delivery.body and first.history == delivery.history else None
+        return work if work.delivery.body == delivery.body else None
 
     def has_ended(self, delivery: Delivery, now_s: float) -> bool:
         """True when it was handled here less than 60 s ago and its ack went down with its AMQP channel.
@@ -62,11 +61,9 @@ class Joiner:
         """
         if not delivery.redelivered or delivery.message_id is None:
             return False
-        key = (delivery.queue, delivery.message_id)
+        key = _key(delivery)
         ended = self._ended.get(key)
-        if ended is None or not ended.settler.is_gone:
-            return False
-        if ended.history != delivery.history or ended.digest != _digest(delivery.body):
+        if ended is None or not ended.settler.is_gone or ended.digest != _digest(delivery.body):
             return False
         del self._ended[key]
         return now_s - ended.at_s < REMEMBERED_S
@@ -74,28 +71,31 @@ class Joiner:
     def begin(self, work: Work) -> None:
         """The work runs from now on; a message without an id never joins."""
         if work.delivery.message_id is not None:
-            self._running.setdefault((work.delivery.queue, work.delivery.message_id), work)
+            # Kept, because what its run finds out may change its history.
+            work.join_key = key = _key(work.delivery)
+            self._running.setdefault(key, work)
 
     def forget(self, work: Work) -> None:
         """The work was handed back, or a message that looks just like it is on its way."""
-        message_id = work.delivery.message_id
-        if message_id is None:
-            return
-        key = (work.delivery.queue, message_id)
-        if self._running.get(key) is work:
-            del self._running[key]
-        self._ended.pop(key, None)
+        if self._running.get(work.join_key) is work:
+            del self._running[work.join_key]
+        self._ended.pop(work.join_key, None)
 
     def end(self, work: Work, now_s: float) -> None:
         """The work ended and its ack was asked for."""
-        delivery = work.delivery
-        if delivery.message_id is None:
+        if work.join_key is None:
             return
         self.forget(work)
-        key = (delivery.queue, delivery.message_id)
-        self._ended[key] = _Ended(_digest(delivery.body), delivery.history, delivery.settler, now_s)
+        delivery = work.delivery
+        self._ended[work.join_key] = _Ended(_digest(delivery.body), delivery.settler, now_s)
         if len(self._ended) > self._remembered:
             self._ended.popitem(last=False)
+
+
+def _key(delivery: Delivery) -> tuple[str, str | None, History | None]:
+    # Its own copies and retries have the id, too. Nearly all have no history, and their key is made quickly.
+    history = delivery.history
+    return delivery.queue, delivery.message_id, None if history is FRESH else history
 
 
 def _digest(body: bytes) -> bytes:

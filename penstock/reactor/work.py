@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.app.handlers import AnyHandler
@@ -56,6 +56,8 @@ class Work:
     """When it was taken on, monotonic."""
     ended_s: float = 0.0
     """When its run ended, monotonic; 0 before."""
+    join_key: Hashable = None
+    """What a redelivery of it agrees in; None without a message id."""
     _fields: Mapping[str, str | None] | None = field(default=None, init=False, repr=False)
 
     def note_acked(self, at_s: float) -> None:

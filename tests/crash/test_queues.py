@@ -87,13 +87,18 @@ async def test_a_deleted_dead_letter_queue_is_made_again(
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("answers", ["silence", "the end of the connection"])
 async def test_a_queue_without_a_leader_keeps_nobody_from_consuming(
-    own_broker: Broker, tmp_path: Path
+    own_broker: Broker, tmp_path: Path, answers: str
 ) -> None:
     # Killed while the queue is made, a node comes back with a queue that has no leader, and never will.
     channel = await (await aiormq.connect(own_broker.url)).channel()
     arguments = work_arguments(QueueDeclaration(name="c.work"))
     await channel.queue_declare("c.work", durable=True, arguments=arguments)
+    if answers != "silence":
+        await asyncio.to_thread(own_broker.sync_declarations)
+        await channel.queue_delete("c.work")
+        await channel.queue_declare("c.work", durable=True, arguments=arguments)
     await asyncio.to_thread(own_broker.kill)
     await asyncio.to_thread(own_broker.start)
 
@@ -107,7 +112,7 @@ async def test_a_queue_without_a_leader_keeps_nobody_from_consuming(
             *await scene.publish("c.classic", *tasks(50, fails=1)),
         ]
         await scene.done(others)
-        losses = sum(line["event"] == LOST for line in scene.service.lines)
+        losses = sum(line["event"] == LOST and line["purpose"] == "consuming" for line in scene.service.lines)
         # Nobody needs it while it has no leader: it can be deleted, and is made again.
         await scene.ctl("eval", FORGET_QUEUE)
         await scene.recovered("c.work", deadline_s=120)

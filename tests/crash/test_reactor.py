@@ -209,3 +209,44 @@ async def test_what_kills_the_whole_service_is_parked_and_takes_no_bystander_alo
     print(f"deaths={deaths}")  # noqa: T201 - two killers that are in one service's hands die together at first
     even(balance, dead=2)
     assert not scene.ledger.effects_of([killers[0], killers[2]])
+
+
+async def test_copies_of_what_came_back_join_their_runs_after_a_cut(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.classic", url=amqp_url) as scene:
+        ids = await scene.publish("c.classic", *tasks(2, s=3.0))
+        for id_ in ids:
+            await scene.begun(id_)
+        with scene.ledger.disturbed("reactor killed", severs=False):
+            await scene.kill_service()
+        await scene.start_service("c.classic")
+        for id_ in ids:
+            await scene.begun(id_, times=2)
+        # A plain cut while both run: the service lives.
+        scene.proxy.reset()
+        await scene.service.wait_line("a redelivered message joins its work, which is still running", count=2)
+        await scene.done(ids)
+        balance = await scene.close()
+
+    even(balance, duplicates=0, dead=0, effects=2)
+    assert {effect.attempt for effect in scene.ledger.effects_of(ids)} == {1}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_bystanders_of_a_killer_are_charged_nothing_behind_a_long_queue(
+    broker: Broker, amqp_url: str, tmp_path: Path
+) -> None:
+    async with play(broker, tmp_path, "c.work", url=amqp_url, BUS__PREFETCH_TOTAL="8") as scene:
+        with scene.ledger.disturbed("a message that kills the service", severs=True):
+            (killer,) = await scene.publish("c.work", {"fails": 99, "how": "group", "s": 0.05})
+            ids = list(await scene.publish("c.work", *tasks(5)))
+            # Longer than any turn is kept for a copy.
+            ids += await scene.publish("c.work", *tasks(400, s=0.02))
+            await start_again_until_parked(scene, "c.work", [killer])
+        await scene.done(ids, deadline_s=120)
+        balance = await scene.close()
+
+    even(balance, dead=1)
+    assert set(ids) == {effect.message_id for effect in scene.ledger.effects_of(ids)}

@@ -81,7 +81,7 @@ def test_a_counter_that_is_no_count_is_none(forged: float | str | None) -> None:
     delivery = delivered(properties)
 
     assert delivery.history == History(attempts=0, crashes=2, first_failed_at_s=0)
-    assert delivery.delivery_count == 0
+    assert delivery.delivery_count is None
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,8 @@ def test_a_counter_that_is_no_count_is_none(forged: float | str | None) -> None:
         (False, {}, 0),
         (True, {}, None),
         (True, {"x-delivery-count": 1}, 1),
-        (True, {"x-delivery-count": "many"}, 0),
+        (True, {"x-delivery-count": "many"}, None),
+        (True, {"x-delivery-count": 0}, None),
     ],
 )
 def test_a_queue_that_does_not_count_says_so(
@@ -99,6 +100,21 @@ def test_a_queue_that_does_not_count_says_so(
     delivery = delivered(spec.Basic.Properties(headers=headers), redelivered=redelivered)
 
     assert delivery.delivery_count == expected
+
+
+@pytest.mark.parametrize("forged", [0, 1, 2, 99])
+def test_a_count_on_a_queue_that_does_not_count_is_its_publishers(forged: int) -> None:
+    content = Content(
+        "tag",
+        7,
+        redelivered=True,
+        properties=spec.Basic.Properties(headers={"x-delivery-count": forged}).marshal(),
+        body=b"",
+    )
+
+    delivery = to_delivery(content, "q", NobodySettles(), "shop", is_counted=False)
+
+    assert delivery.delivery_count is None
 
 
 def test_the_brokers_own_traces_are_no_headers() -> None:

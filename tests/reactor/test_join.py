@@ -111,3 +111,15 @@ def test_what_was_handed_back_is_forgotten() -> None:
     joiner.forget(work)
 
     assert joiner.find_running(delivery(redelivered=True)) is None
+
+
+def test_a_copy_that_arrives_while_its_original_is_settled_joins_a_run_of_its_own() -> None:
+    joiner, settler = Joiner(remembered=10), Ledger()
+    original = running(settler, joiner)
+    copy = Work(delivery(settler, history=History(starts=1)), served())
+    joiner.begin(copy)
+    joiner.forget(original)
+    settler.is_gone = True
+
+    assert joiner.find_running(delivery(redelivered=True, history=History(starts=1))) is copy
+    assert joiner.find_running(delivery(redelivered=True)) is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from typing import Final
 
 import structlog
 from aiormq.abc import AbstractConnection
@@ -18,6 +19,9 @@ from penstock.buses.rabbitmq.connection import CLOSE_S, Supervised
 from penstock.buses.rabbitmq.consumers import Consumers
 from penstock.config.bus import BusSection
 
+#: A queue in trouble may take the connection down at once, again and again: that is not tried more often, or logged.
+RECONNECT_CAP_S: Final = 10.0
+
 _log = structlog.get_logger("penstock.buses.rabbitmq")
 
 
@@ -25,7 +29,10 @@ class Aside:
     """The connection for silent queues; opened with the first of them."""
 
     def __init__(self, section: BusSection, sink: Sink, random: Random) -> None:
-        self._connection = Supervised("consuming aside", section, random, self._on_up)
+        patient = section.model_copy(
+            update={"reconnect_cap_s": max(section.reconnect_cap_s, RECONNECT_CAP_S)}
+        )
+        self._connection = Supervised("consuming aside", patient, random, self._on_up)
         self.consumers = Consumers([], sink, self._connection.login, random, watch_s=section.watch_s)
         self._starting: set[asyncio.Task[None]] = set()
 

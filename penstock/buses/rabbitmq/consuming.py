@@ -271,9 +271,13 @@ class ConsumingChannel:
         tag = f"penstock-{next(self._numbers)}"
         await channel.basic_qos(prefetch_count=subscription.prefetch)
         self._tags[tag] = queue
-        self._flows[tag] = Flow(queue, subscription.prefetch)
+        self._flows[tag] = Flow(queue, subscription.prefetch, is_counted=subscription.queue.type == "quorum")
         try:
             await self._answered(subscription, channel.basic_consume(queue, not_called, consumer_tag=tag))
+        except ConnectionInternalError:
+            # A quorum queue whose processes are not there does not even keep silent.
+            self._hand_over(queue)
+            raise
         except BaseException:
             self._tags.pop(tag, None)
             raise
@@ -291,7 +295,7 @@ class ConsumingChannel:
             raise TimeoutError(msg)
 
     def _hand_over(self, queue: str) -> None:
-        if self._on_silent is not None:
+        if self._on_silent is not None and queue in self._subscriptions:
             self._on_silent(self._subscriptions.pop(queue))
 
     def _on_closed(self, settler: ChannelSettler, lost: asyncio.Future[object]) -> None:

@@ -19,6 +19,6 @@ def taker_of(flows: Mapping[str, Flow], settler: ChannelSettler, sink: Sink, log
         if not settler.is_gone:
             flow = flows[content.consumer_tag]
             flow.recent.append(content.tag)
-            sink(to_delivery(content, flow.queue, settler, login))
+            sink(to_delivery(content, flow.queue, settler, login, is_counted=flow.is_counted))
 
     return deliver

@@ -49,9 +49,19 @@ _PLAIN: Final = (str, int, float, bool, bytes, type(None))
 
 
 def to_delivery(
-    content: Content, queue: str, settler: Settler, login: str, *, keep_ours: bool = False
+    content: Content,
+    queue: str,
+    settler: Settler,
+    login: str,
+    *,
+    keep_ours: bool = False,
+    is_counted: bool = True,
 ) -> Delivery:
-    """The delivery that a broker's message is; `keep_ours` leaves our headers on it, for looking at dead letters."""
+    """The delivery that a broker's message is.
+
+    `keep_ours` leaves our headers on it, for looking at dead letters; `is_counted` says that the queue counts deliveries,
+    which only a quorum queue does: on another one the count is what a publisher wrote.
+    """
     properties = read_properties(content.properties)
     delivery = Delivery(
         queue,
@@ -67,15 +77,14 @@ def to_delivery(
         priority=properties.priority,
         timestamp_s=properties.timestamp_s,
         redelivered=content.redelivered,
-        # A quorum queue counts in a header, a classic one not at all.
         delivery_count=None if content.redelivered else 0,
     )
     headers = properties.headers
     if headers:
         is_ours = properties.user_id == login
         delivery.headers = _own_values(headers, keep_ours=keep_ours and is_ours)
-        if DELIVERY_COUNT in headers:
-            delivery.delivery_count = _whole(headers[DELIVERY_COUNT])
+        if is_counted and (count := _whole(headers.get(DELIVERY_COUNT))):
+            delivery.delivery_count = count
         if is_ours and ATTEMPTS in headers:
             delivery.history = _history(headers)
     return delivery

@@ -37,8 +37,10 @@ class Seen(NamedTuple):
 class Flow:
     """What one consumer delivers, as far as the watchdog has to know."""
 
-    def __init__(self, queue: str, prefetch: int) -> None:
+    def __init__(self, queue: str, prefetch: int, *, is_counted: bool = True) -> None:
         self.queue = queue
+        self.is_counted = is_counted
+        """The broker counts how often it hands a message of this queue out."""
         self.recent: deque[int] = deque(maxlen=prefetch)
         """The delivery tags that came last."""
 
