@@ -16,7 +16,7 @@ from penstock.app.queues import QueueDeclaration
 from penstock.buses.contract import Subscription
 from penstock.buses.rabbitmq import RabbitBus
 from penstock.buses.rabbitmq.topology import Counts
-from penstock.buses.rabbitmq.watchdog import MOST_LOOKS, Flow, Seen, Suspicion
+from penstock.buses.rabbitmq.watchdog import MOST_LOOKS, Flow, Seen, Silence
 from penstock.config.bus import BusSection
 from tests.broker import Broker
 from tests.contract.received import Received, eventually
@@ -50,7 +50,7 @@ def looks(*, ready: int, consumers: int = 1, tag: int = 0, is_full: bool = False
 def test_a_queue_that_the_broker_delivers_to_nobody_is_consumed_again_at_once(
     counts: Counts | None, words: str
 ) -> None:
-    assert words in str(Suspicion().note(counts, Seen(0, is_full=False)))
+    assert words in str(Silence().note(counts, Seen(0, is_full=False)))
 
 
 @pytest.mark.parametrize(
@@ -58,30 +58,30 @@ def test_a_queue_that_the_broker_delivers_to_nobody_is_consumed_again_at_once(
     [looks(ready=0), looks(ready=9, tag=5), looks(ready=9, is_full=True), looks(ready=0, is_full=True)],
 )
 def test_silence_counts_only_without_a_break(well: tuple[Counts, Seen]) -> None:
-    suspicion = Suspicion()
+    silence = Silence()
     silent = looks(ready=9)
 
-    assert suspicion.note(*silent) is None
-    assert suspicion.note(*well) is None
-    assert suspicion.note(*silent) is None
-    assert suspicion.note(*silent) == "9 messages wait in it and none has come"
+    assert silence.note(*silent) is None
+    assert silence.note(*well) is None
+    assert silence.note(*silent) is None
+    assert silence.note(*silent) == "9 messages wait in it and none has come"
 
 
 def test_what_comes_breaks_a_silence() -> None:
-    suspicion = Suspicion()
-    notes = [suspicion.note(*looks(ready=9, tag=tag)) for tag in (0, 5, 5, 6, 6, 6)]
+    silence = Silence()
+    notes = [silence.note(*looks(ready=9, tag=tag)) for tag in (0, 5, 5, 6, 6, 6)]
 
     assert [bool(note) for note in notes] == [False, False, False, False, False, True]
 
 
 def test_a_consumer_that_stays_silent_is_started_again_less_and_less_often() -> None:
-    suspicion = Suspicion()
-    again = [look for look in range(1, 700) if suspicion.note(*looks(ready=1))]
+    silence = Silence()
+    again = [look for look in range(1, 700) if silence.note(*looks(ready=1))]
 
     assert again[:5] == [2, 6, 14, 30, 62]
     assert {after - before for before, after in itertools.pairwise(again[5:])} == {MOST_LOOKS}
-    assert suspicion.note(*looks(ready=1, tag=1)) is None
-    assert [bool(suspicion.note(*looks(ready=1, tag=1))) for _ in range(2)] == [False, True]
+    assert silence.note(*looks(ready=1, tag=1)) is None
+    assert [bool(silence.note(*looks(ready=1, tag=1))) for _ in range(2)] == [False, True]
 
 
 def test_a_consumer_is_full_while_as_many_as_its_prefetch_are_unsettled() -> None:

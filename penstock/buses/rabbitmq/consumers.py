@@ -14,7 +14,7 @@ from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.consuming import ConsumingChannel
 from penstock.buses.rabbitmq.stream import Wire
 from penstock.buses.rabbitmq.topology import Control
-from penstock.buses.rabbitmq.watchdog import Suspicion
+from penstock.buses.rabbitmq.watchdog import Silence
 
 #: Queues on one AMQP channel: when one of them takes the AMQP channel down, so many stop for a moment.
 QUEUES_PER_CHANNEL: Final = 16
@@ -85,13 +85,13 @@ class Consumers:
     async def _watch(self, connection: AbstractConnection) -> None:
         places = [(group, queue) for group in self._groups for queue in group.queues]
         control = Control(connection)
-        suspicions = {queue: Suspicion() for _, queue in places}
+        silences = {queue: Silence() for _, queue in places}
         for group, queue in itertools.cycle(places):
             # One question after the other, over the whole time: 200 at once would be felt.
             await asyncio.sleep(self._watch_s / len(places))
             if connection.is_closed:
                 return
-            await group.look_at(queue, suspicions[queue], control)
+            await group.look_at(queue, silences[queue], control)
 
     async def stop(self) -> None:
         """Cancel all consumers; what was delivered before has reached the sink when it returns."""

@@ -33,7 +33,7 @@ from penstock.buses.rabbitmq.delivering import taker_of
 from penstock.buses.rabbitmq.stream import Wire, not_called
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
-from penstock.buses.rabbitmq.watchdog import Flow, Suspicion
+from penstock.buses.rabbitmq.watchdog import Flow, Silence
 from penstock.errors import BusUnavailable
 
 HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
@@ -88,10 +88,10 @@ class ConsumingChannel:
         """The names of its queues."""
         return list(self._subscriptions)
 
-    async def look_at(self, queue: str, suspicion: Suspicion, control: Control) -> None:
+    async def look_at(self, queue: str, silence: Silence, control: Control) -> None:
         """Ask the broker about one queue, and consume it again when it delivers to nobody."""
         if self._connection is not None:
-            await self._turns.finish(self._look_at(self._connection, queue, suspicion, control))
+            await self._turns.finish(self._look_at(self._connection, queue, silence, control))
 
     async def start(self, connection: AbstractConnection, wire: Wire) -> None:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
@@ -207,7 +207,7 @@ class ConsumingChannel:
             self._heal()
 
     async def _look_at(
-        self, connection: AbstractConnection, queue: str, suspicion: Suspicion, control: Control
+        self, connection: AbstractConnection, queue: str, silence: Silence, control: Control
     ) -> None:
         try:
             async with self._turns.turn(connection):
@@ -217,7 +217,7 @@ class ConsumingChannel:
                 if tag is None or channel is None or settler is None or channel.is_closed:
                     # Being healed already, or stopping.
                     return
-                why = suspicion.note(counts, self._flows[tag].seen(settler))
+                why = silence.note(counts, self._flows[tag].seen(settler))
                 if why is None:
                     return
                 _log.warning(

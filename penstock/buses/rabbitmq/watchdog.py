@@ -50,7 +50,7 @@ class Flow:
         return Seen(self.recent[-1] if self.recent else 0, is_full)
 
 
-class Suspicion:
+class Silence:
     """Remembers what earlier looks at one queue showed."""
 
     def __init__(self) -> None:
