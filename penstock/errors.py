@@ -133,6 +133,6 @@ class ProxyError(PenstockError):
     `type` is that exception's name with its module; the subprocess's traceback is a note on this one.
     """
 
-    def __init__(self, text: str, type: str) -> None:  # noqa: A002 - as everywhere where an exception is told in words
+    def __init__(self, text: str, type: str = "") -> None:  # noqa: A002 - as everywhere where an exception is told in words
         super().__init__(text)
         self.type = type
