@@ -47,6 +47,8 @@ class Apart:
         self._arrival: asyncio.TimerHandle | None = None
         """Its copy is confirmed, and has not arrived."""
         self._running: Work | None = None
+        self._beginning: asyncio.TimerHandle | None = None
+        """The copy that has the turn waits for those that arrive with it."""
         self._has_strays = False
         """Marked copies are somewhere, and may arrive with the next one."""
 
@@ -64,7 +66,8 @@ class Apart:
             work.is_watched = True
             if self._has_strays:
                 self._has_strays = False
-                asyncio.get_running_loop().call_later(TOGETHER_S, self._counting.admit, work, self._run)
+                loop = asyncio.get_running_loop()
+                self._beginning = loop.call_later(TOGETHER_S, self._begin, work)
             else:
                 self._counting.admit(work, self._run)
         else:
@@ -85,9 +88,17 @@ class Apart:
     def clear(self) -> list[Work]:
         """Everything that waits, for handing it back; nothing more is begun."""
         works = list(self._suspects)
+        if self._beginning is not None and self._running is not None:
+            self._beginning.cancel()
+            self._beginning = None
+            works.append(self._running)
         self._suspects.clear()
         self._no_longer_expected()
         return works
+
+    def _begin(self, copy: Work) -> None:
+        self._beginning = None
+        self._counting.admit(copy, self._run)
 
     def _next(self) -> None:
         while self._suspects and self._marked is None and self._arrival is None and self._running is None:

@@ -171,3 +171,22 @@ async def test_what_waits_is_given_out_for_handing_back_and_nothing_begins_after
     assert turns.apart.clear() == [suspect]
     turns.settle(running)
     assert (turns.begun, turns.marked) == ([running], [])
+
+
+async def test_a_copy_that_waits_for_those_beside_it_is_handed_back_at_a_stop_and_never_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apart, "TOGETHER_S", 0.0)
+    turns = Turns()
+    first, stray, second = (work(served(), tag, history=COPY) for tag in (1, 2, 3))
+    turns.apart.take_on(first)
+    turns.apart.take_on(stray)
+    turns.settle(stray)
+    turns.settle(first)
+
+    turns.apart.take_on(second)
+    assert turns.apart.clear() == [second]
+    # Its turn of the loop has come and gone.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert turns.begun == [first]
