@@ -135,6 +135,19 @@ async def test_a_large_result_comes_chunk_by_chunk(case: Case, worker: Worker) -
             await worker.end(ran)
 
 
+async def test_rows_are_counted_as_the_driver_does(case: Case, worker: Worker) -> None:
+    for count in (0, 1, 63, 64, 65, 128, 200):
+        ran = await worker.run(f"{SERIES[case.kind].format(1000)} LIMIT {count}")
+        assert (ran.chunk.row_count, ran.chunk.is_last) == (count, True)
+    await worker.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    assert (await worker.run("UPDATE t SET v = 'c' WHERE id = 1")).chunk.row_count == 1
+    assert (await worker.run("DELETE FROM t")).chunk.row_count == 2
+    made = await worker.run("CREATE TABLE more (id INTEGER)")
+    with case.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE still_more (id INTEGER)")
+        assert made.chunk.row_count == cursor.rowcount
+
+
 async def test_an_open_result_holds_a_connection_until_it_is_dropped(case: Case, worker: Worker) -> None:
     statement = SERIES[case.kind].format(100_000)
     first, second = await worker.run(statement), await worker.run(statement)

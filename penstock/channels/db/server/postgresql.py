@@ -275,11 +275,12 @@ class PostgreSQLResult:
             if result.ntuples:
                 self._reader.set_pgresult(result, set_loaders=False)
                 self._rows += self._reader.load_rows(0, result.ntuples, tuple)
-        if status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK):
-            self._is_first_over = True
+        if result.command_status:
+            # The library hangs it on the last chunk, or on the empty result behind a full one.
             count = result.command_tuples
             self.row_count = -1 if count is None else count
-            self.status = (result.command_status or b"").decode() or None
+            self.status = result.command_status.decode()
+        self._is_first_over = status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK)
 
     def _describe(self, result: Any) -> None:
         self._cursor.pgresult = result
