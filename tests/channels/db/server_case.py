@@ -77,3 +77,11 @@ class Case:
         }
         [(count,)] = self.rows(lists[self.kind])
         return int(count)
+
+    def is_stuck(self) -> bool:
+        """True while the server has rows to send to somebody who does not read them."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'Writing to net'",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'",
+        }
+        return self.rows(lists[self.kind]) != [(0,)]

@@ -48,15 +48,18 @@ class Worker:
         return [row async for row in self.rest(ran)]
 
     async def rest(self, ran: Ran) -> AsyncIterator[list[Any]]:
-        chunk: Any = ran.chunk
-        while True:
+        async for chunk in self.chunks(ran):
             for piece in chunk.rows:
                 for row in _decode(piece):
                     yield row
-            if chunk.is_last:
-                return
+
+    async def chunks(self, ran: Ran) -> AsyncIterator[Chunk]:
+        chunk: Any = ran.chunk
+        yield chunk
+        while not chunk.is_last:
             chunk = await self.call("fetch", Fetch(ran.cursor or 0))
             assert isinstance(chunk, Chunk), chunk
+            yield chunk
 
     async def end(self, ran: Ran | Failed, *, commit: bool = True) -> Failed | None:
         assert ran.transaction is not None
