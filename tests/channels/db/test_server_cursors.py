@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
+from penstock.errors import DatabaseError
 from tests.channels.conftest import local
 from tests.channels.db.server_case import SERIES, Case
 from tests.channels.db.server_cursors import Worker
@@ -161,6 +163,23 @@ async def test_ctx_db_takes_many_and_streams(case: Case, worker: Worker) -> None
     assert await worker.call("execute", Query("DELETE FROM t WHERE id < :top", {"top": 10}, number)) == 10
     await worker.call("commit", number)
     assert case.rows("SELECT count(*) FROM t") == [(2990,)]
+
+
+async def test_of_ctx_db_s_many_rows_none_is_kept_when_one_fails(case: Case, worker: Worker) -> None:
+    insert = "INSERT INTO t (id, v) VALUES (:id, :v)"
+    # MariaDB takes them in several statements, of which the last one fails.
+    rows = [{"id": number, "v": f"{number:0100}"} for number in [*range(2000), 5]]
+    for number in (None, await worker.call("begin", None)):
+        with pytest.raises(DatabaseError):
+            await worker.call("execute", Query(insert, rows, number))
+        if case.kind == "mariadb" and number is not None:
+            found = await worker.call("fetch_one", Query("SELECT count(*) AS n FROM t", None, number))
+            assert msgspec.msgpack.decode(found.pieces[0]) == [[0]]
+            assert await worker.call("execute", Query(insert, rows[:10], number)) == 10
+            await worker.call("commit", number)
+            assert case.rows("SELECT count(*) FROM t") == [(10,)]
+        else:
+            assert case.rows("SELECT count(*) FROM t") == [(0,)]
 
 
 async def test_a_row_that_fails_late_fails_the_fetch_and_leaves_the_connection_usable(

@@ -123,8 +123,9 @@ class PostgreSQLDriver:
         await result.begin(statement, parameters)
         return result
 
-    async def run_many(self, raw: Any, statement: str, parameters: list[Any]) -> Result:
-        """As the driver's: all in one pipeline."""
+    async def run_many(self, raw: Any, statement: str, parameters: list[Any], *, is_whole: bool) -> Result:
+        """As the driver's: all in one pipeline. The server undoes everything with the one that fails."""
+        del is_whole
         if raw.begin_words is not None:
             await self._tell(raw, raw.begin_words)
         cursor = raw.cursor()
