@@ -7,12 +7,12 @@ from functools import partial
 from penstock.channels.db.calls import Query, Ran, Want
 from penstock.channels.db.rows import Rows
 from penstock.channels.db.server.cursors import ServerCursors
-from penstock.channels.db.server.driver import USUAL, Driver
+from penstock.channels.db.server.driver import Driver
 from penstock.channels.db.server.faults import translated
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Runner, Statement
-from penstock.channels.db.server.transactions import Transaction, Transactions
+from penstock.channels.db.server.transactions import Transactions
 from penstock.channels.db.server.work import Work, Works
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
@@ -57,14 +57,6 @@ class ServerQueries:
             return await self._cursors.open(statement, caller, query.transaction)
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, statement.text) from None
-
-    async def begin(self, caller: Caller) -> int:
-        """A transaction's number. Raises `DatabaseBusy`."""
-        transaction: Transaction = await self._works.run(caller, partial(self._begin, caller))
-        return transaction.number
-
-    async def _begin(self, caller: Caller, work: Work) -> Transaction:
-        return await self._runner.begin(caller, USUAL, work)
 
     async def _alone(self, _query: Query, statement: Statement, want: Want, work: Work) -> int | Rows:
         answer, _ = await self._runner.alone(statement, partial(self._wanted, want=want), work)

@@ -1,8 +1,9 @@
-"""The transactions that callers have open on a server, each on its connection from begin to end.
+"""The transactions that callers have open on a server, each on its connection from its first statement to its end.
 
 ```
- begin ──▶ lent ──first statement──▶ begun on the server ──commit, rollback──▶ back to the pool
-            └─ idle too long, holder gone, undone by the server ─▶ rolled back ─▶ back to the pool; its holder is told why
+ begin ──▶ open ──first statement──▶ on a connection ──commit, rollback──▶ back to the pool
+                                       └─ idle too long, holder gone, undone by the server ─▶ rolled back, back to the
+                                          pool; its holder is told why
 ```
 """
 
@@ -21,19 +22,20 @@ from penstock.errors import DatabaseError
 
 
 class Transaction:
-    """One caller's connection, from begin to end."""
+    """One caller's."""
 
-    def __init__(self, number: int, lent: Lent, mode: Mode) -> None:
+    def __init__(self, number: int, caller: Caller, mode: Mode) -> None:
         self.number = number
-        self.caller = lent.caller
-        self.lent = lent
+        self.caller = caller
         self.mode = mode
+        self.lent: Lent | None = None
+        """From its first statement on; before it there is nothing that others would have to wait for."""
         self.turn = asyncio.Lock()
         """Of the caller's tasks one at a time runs a statement."""
         self.result: OpenResult | None = None
         """What is not read to its end: it holds the wire."""
         self.is_begun = False
-        """True once a statement of it went to the server."""
+        """The server has heard of it."""
         self.is_over = False
         self.idle: asyncio.TimerHandle | None = None
         self.waiting = 0
@@ -54,11 +56,10 @@ class Transactions:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, lent: Lent, mode: Mode) -> Transaction:
-        """A new one; idle from here on."""
-        transaction = Transaction(next(self._numbers), lent, mode)
+    def open(self, caller: Caller, mode: Mode) -> Transaction:
+        """A new one."""
+        transaction = Transaction(next(self._numbers), caller, mode)
         self._open[transaction.number] = transaction
-        self._watch(transaction)
         return transaction
 
     @contextmanager
@@ -127,6 +128,8 @@ class Transactions:
         self._roll_back(transaction)
 
     def _watch(self, transaction: Transaction) -> None:
+        if transaction.lent is None:
+            return
         why = (
             f"it was rolled back because it stood {self._idle_s:g} s without a statement (database.transaction_idle_s), "
             "and others wait for its connection; nothing of it was kept"
