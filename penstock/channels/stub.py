@@ -81,10 +81,9 @@ class Channel:
     def tell(self, service: str, method: str, arguments: object) -> bool:
         """Call a service without waiting for its answer, which is dropped; for finalizers, which may run anywhere.
 
-        False, and nothing is told, while a thread is in the middle of a call or of a frame: it may be this one.
-        Raises `ChannelClosed`.
+        False, and nothing is told, while a thread is in the middle of a frame: it may be this one. Raises `ChannelClosed`.
         """
-        if self._calls.locked() or self._writes.locked():
+        if self._writes.locked():
             return False
         self._send(wire.Call(next(self._ids), service, method, msgspec.Raw(wire.encode(arguments))))
         return True

@@ -80,7 +80,6 @@ class StubStream:
 
     def close(self) -> None:
         """Give the rest up; harmless when repeated."""
-        self._rows = iter(())
         self._leave(waits=True)
 
     def lose(self) -> None:
@@ -88,6 +87,7 @@ class StubStream:
         self._pieces.lose()
 
     def _leave(self, *, waits: bool) -> None:
+        self._rows = iter(())
         cursor = self._pieces.end()
         if cursor is None:
             return

@@ -192,6 +192,19 @@ async def test_a_loop_that_is_left_early_leaves_nothing_open(each: Case, how: st
     await until(lambda: open_streams(each) == 0)
 
 
+async def test_a_loop_that_is_left_is_over_while_the_stream_is_still_there(each: Case) -> None:
+    db = await each.stub(metadata)
+    rows = await asyncio.to_thread(db.stream, SERIES[each.kind].format(100_000))
+
+    def leave_it() -> None:
+        for _ in rows:
+            break
+
+    await asyncio.to_thread(leave_it)
+    await until(lambda: open_streams(each) == 0)
+    assert await asyncio.to_thread(list, rows) == []
+
+
 @pytest.mark.parametrize("how", ["break", "block", "cancelled"])
 async def test_an_async_loop_that_is_left_early_leaves_nothing_open(each: Case, how: str) -> None:
     db = await each.local(metadata)
@@ -296,7 +309,7 @@ async def test_a_caller_that_finds_no_reader_in_time_is_not_charged(
     await asyncio.to_thread(handler)
 
 
-async def test_a_stream_that_is_thrown_away_in_the_middle_of_a_call_is_told_with_the_next_one(
+async def test_a_stream_that_is_thrown_away_in_the_middle_of_a_frame_is_told_with_the_next_one(
     each: Case,
 ) -> None:
     db = await each.stub(metadata)
@@ -304,8 +317,8 @@ async def test_a_stream_that_is_thrown_away_in_the_middle_of_a_call_is_told_with
     def handler() -> None:
         rows = db.stream(SERIES[each.kind].format(100_000))
         next(rows)
-        # A finalizer runs anywhere, in a call of its own thread too: to wait there would be for ever.
-        with db._channel._calls:
+        # A finalizer runs anywhere, while its own thread writes, too: to wait there would be for ever.
+        with db._channel._writes:
             del rows
             gc.collect()
         assert open_streams(each) > 0
