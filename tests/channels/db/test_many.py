@@ -105,9 +105,11 @@ async def test_more_than_a_frame_goes_in_parts_inside_one_transaction(
 
     def handler() -> None:
         assert db.execute(insert(numbers), rows(1, 500, 1000)) == 500
-        assert crossings.methods[0] == "begin"
-        assert crossings.methods[-1] == "commit"
-        assert set(crossings.methods[1:-1]) == {"execute"}
+        if each.kind == "sqlite":
+            # On a server it begins with the first statement.
+            assert crossings.methods.pop(0) == "begin"
+        assert crossings.methods.pop() == "commit"
+        assert set(crossings.methods) == {"execute"}
         assert db.fetch_one(COUNT) == {"n": 500}
 
     await asyncio.to_thread(handler)

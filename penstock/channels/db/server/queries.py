@@ -7,7 +7,7 @@ from functools import partial
 from penstock.channels.db.calls import Query, Ran, Want
 from penstock.channels.db.rows import Rows
 from penstock.channels.db.server.cursors import ServerCursors
-from penstock.channels.db.server.driver import Driver
+from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import translated
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.results import OpenResult
@@ -40,6 +40,7 @@ class ServerQueries:
 
     async def run(self, query: Query, want: Want, caller: Caller) -> int | Rows:
         """Answer `execute`, `fetch_all` or `fetch_one`."""
+        query = self._begun(query, caller)
         statement = self._statement(query)
         if statement is None:
             return 0
@@ -51,6 +52,7 @@ class ServerQueries:
 
     async def stream(self, query: Query, caller: Caller) -> Ran:
         """The first rows; what is left is for `fetch` and `drop`, as a cursor's."""
+        query = self._begun(query, caller)
         statement = self._statement(query, keeps=True)
         assert statement is not None
         try:
@@ -68,6 +70,14 @@ class ServerQueries:
             use = partial(self._wanted, want=want)
             answer, _ = await self._runner.inside(transaction, statement, use, work)
         return answer  # type: ignore[no-any-return]
+
+    def _begun(self, query: Query, caller: Caller) -> Query:
+        if query.transaction is None or query.transaction >= 0:
+            return query
+        if query.begins:
+            self._transactions.begin_chosen(caller, query.transaction, USUAL)
+        number = self._transactions.known_as(query.transaction, caller)
+        return Query(query.statement, query.parameters, number)
 
     def _statement(self, query: Query, *, keeps: bool = False) -> Statement | None:
         given = query.parameters

@@ -106,7 +106,9 @@ class ServerDatabase:
 
     async def _end(self, number: int, method: str, caller: Caller) -> None:
         try:
-            await self._cursors.finish(number, caller, is_commit=method == "commit")
+            known = self._transactions.known_as(number, caller)
+            self._transactions.forget_chosen(number, caller)
+            await self._cursors.finish(known, caller, is_commit=method == "commit")
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, method) from None
 

@@ -50,6 +50,8 @@ class Transactions:
         self._roll_back = roll_back
         self._numbers = itertools.count(1)
         self._open: dict[int, Transaction] = {}
+        # Numbers that callers have chosen, below zero.
+        self._chosen: dict[tuple[Caller, int], int] = {}
         # Why those that ended by themselves did, until their holder has heard of it.
         self._over: dict[int, tuple[Caller, str]] = {}
 
@@ -61,6 +63,19 @@ class Transactions:
         transaction = Transaction(next(self._numbers), caller, mode)
         self._open[transaction.number] = transaction
         return transaction
+
+    def begin_chosen(self, caller: Caller, number: int, mode: Mode) -> None:
+        """A new one with a number that its caller has chosen; harmless when there is or was one."""
+        if (caller, number) not in self._chosen:
+            self._chosen[caller, number] = self.open(caller, mode).number
+
+    def known_as(self, number: int, caller: Caller) -> int:
+        """Our number for the caller's."""
+        return self._chosen.get((caller, number), number)
+
+    def forget_chosen(self, number: int, caller: Caller) -> None:
+        """The caller speaks of it no more."""
+        self._chosen.pop((caller, number), None)
 
     @contextmanager
     def entered(self, number: int, caller: Caller) -> Iterator[Transaction]:
@@ -104,6 +119,8 @@ class Transactions:
                 self.abandon(transaction)
         for number in [number for number, (whose, _) in self._over.items() if whose is caller]:
             del self._over[number]
+        for key in [key for key in self._chosen if key[0] is caller]:
+            del self._chosen[key]
 
     def _enter(self, number: int, caller: Caller) -> Transaction:
         transaction = self._open.get(number)
