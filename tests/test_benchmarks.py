@@ -1,0 +1,45 @@
+"""The benchmark of databases runs; what it measures in a quick run is nobody's business."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize(
+    ("parts", "lines"),
+    [
+        ("b", ["FULL: worst wait", "NORMAL: smallest share", "own: 0."]),
+        ("d,e", ["count(*)", "reduced with run", "Pool.apply", "20,000 rows read", "memory that it took"]),
+    ],
+)
+def test_its_parts_run_by_themselves_and_say_what_is_kept(parts: str, lines: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.database", "--quick", "--only", parts],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    # A promise may be broken by a quick run.
+    assert ended.returncode in (0, 1), ended.stderr
+    assert "promised" in ended.stdout, ended.stdout + ended.stderr
+    for line in lines:
+        assert line in ended.stdout, ended.stdout
+
+
+def test_a_part_that_there_is_not_is_refused() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.database", "--only", "a,x"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert ended.returncode == 2
+    assert "there is no part x: a, b, c, d, e" in ended.stderr
