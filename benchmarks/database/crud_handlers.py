@@ -18,9 +18,9 @@ rows = Table(
 INSERT: Final = insert(rows)
 SELECT: Final = select(rows.c.name).where(rows.c.id == bindparam("id"))
 
-#: The channel speaks SQLAlchemy on SQLite, and SQL on a server.
-on_sqlite = App()
-on_server = App()
+#: The channel as SQLAlchemy's connection, and as SQL where it is none.
+connected = App()
+in_sql = App()
 
 
 def insert_and_select(connection: Connection, payload: dict[str, Any]) -> None:
@@ -29,15 +29,15 @@ def insert_and_select(connection: Connection, payload: dict[str, Any]) -> None:
     connection.execute(SELECT, {"id": payload["id"]}).one()
 
 
-@on_sqlite.handler("own")
-@on_server.handler("own")
+@connected.handler("own")
+@in_sql.handler("own")
 def own(payload: dict[str, Any], ctx: Context) -> None:
     """On the worker's connection."""
     insert_and_select(ctx.connection, payload)
 
 
-@on_sqlite.handler("each")
-@on_server.handler("each")
+@connected.handler("each")
+@in_sql.handler("each")
 def each(payload: dict[str, Any], ctx: Context) -> None:
     """On one that is opened for this message, and closed."""
     engine: Engine = ctx.state.engine
@@ -45,13 +45,13 @@ def each(payload: dict[str, Any], ctx: Context) -> None:
         insert_and_select(connection, payload)
 
 
-@on_sqlite.handler("channel", database="channel")
+@connected.handler("channel", database="channel")
 def channel(payload: dict[str, Any], ctx: Context) -> None:
     """Through the loop."""
     insert_and_select(ctx.connection, payload)
 
 
-@on_server.handler("channel")
+@in_sql.handler("channel")
 def channel_text(payload: dict[str, Any], ctx: Context) -> None:
     """Through the loop, as SQL."""
     with ctx.db.transaction() as tx:

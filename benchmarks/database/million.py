@@ -8,9 +8,17 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
+
+import psycopg
+import pymysql
+from pymysql.cursors import SSCursor
+from sqlalchemy import URL, make_url
 
 from benchmarks.database.findings import Effort, Finding, at_most, in_turn, quotient
 from benchmarks.database.loop import (
@@ -22,6 +30,7 @@ from benchmarks.database.loop import (
     run_workers,
     section_of,
 )
+from benchmarks.database.private_servers import SERVERS, private
 from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.dbapi import sqlite
 from penstock.channels.dbapi.link import attach
@@ -33,7 +42,29 @@ SELECT: Final = "SELECT * FROM t"
 
 
 def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
-    """On SQLite."""
+    """On SQLite, and on the servers for which the channel has a driver's interface."""
+    yield from on_sqlite(folder, effort)
+    # Their drivers are slower by far.
+    effort = replace(effort, rounds=max(1, effort.rounds // 2))
+    for name, kind in SERVERS.items():
+        interface = f"penstock.channels.dbapi.{INTERFACES[name]}"
+        if find_spec(interface) is None:
+            yield Finding(
+                "e", f"{name}: {effort.rows:,} rows read", "not there: the channel has no interface"
+            )
+            continue
+        with private(kind) as (server, url):
+            server.execute(
+                "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, amount DOUBLE PRECISION, note TEXT)",
+                url=url,
+            )
+            server.execute(FILL[name].format(effort.rows), url=url)
+            yield from compare(
+                name, url, effort, partial(through, interface), partial(OWN[name], make_url(url))
+            )
+
+
+def on_sqlite(folder: Path, effort: Effort) -> Iterator[Finding]:
     file = folder / "million.db"
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -51,6 +82,46 @@ def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
         return sqlite.connect().execute(SELECT)
 
     yield from compare("SQLite", f"sqlite:///{file}", effort, channel, own)
+
+
+def through(interface: str, sock: socket.socket) -> Iterable[Any]:
+    """A server's rows over the channel."""
+    attach(DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), exact=True).link)
+    cursor = import_module(interface).connect().cursor()
+    cursor.execute(SELECT)
+    return cast("Iterable[Any]", cursor)
+
+
+def by_pymysql(url: URL, _: socket.socket) -> Iterable[Any]:
+    """Rows as they come, not all at once."""
+    connection = pymysql.connect(
+        host=url.host,
+        port=url.port or 0,
+        user=url.username,
+        password=url.password or "",
+        database=url.database,
+    )
+    cursor = connection.cursor(SSCursor)
+    cursor.execute(SELECT)
+    return cast("Iterable[Any]", cursor)
+
+
+def by_psycopg(url: URL, _: socket.socket) -> Iterable[Any]:
+    """A cursor on the server, which sends so many rows at a time."""
+    connection = psycopg.connect(
+        host=url.host, port=url.port, user=url.username, password=url.password, dbname=url.database
+    )
+    cursor = connection.cursor(name="rows")
+    cursor.itersize = 2000
+    return cursor.execute(SELECT)
+
+
+INTERFACES: Final = {"MariaDB": "mysql", "PostgreSQL": "postgresql"}
+FILL: Final = {
+    "MariaDB": "INSERT INTO t SELECT seq, CONCAT('name ', seq), seq / 3.0, LPAD(seq, 60, '0') FROM seq_1_to_{}",
+    "PostgreSQL": "INSERT INTO t SELECT i, 'name ' || i, i / 3.0, lpad(i::text, 60, '0') FROM generate_series(1, {}) i",
+}
+OWN: Final = {"MariaDB": by_pymysql, "PostgreSQL": by_psycopg}
 
 
 def compare(
