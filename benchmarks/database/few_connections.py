@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import create_engine, text
 
 from benchmarks.database.findings import Effort, Finding, in_turn, quotient
-from benchmarks.database.loop import FRAME_BYTES, Work, run_workers, section_of
+from benchmarks.database.loop import FRAME_BYTES, Work, processes, run_workers, section_of
 from benchmarks.database.private_servers import SERVERS, private
 from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.stub import Channel
@@ -32,6 +32,8 @@ FEW: Final = 8
 #: Between two transactions of a worker in the paced run.
 PAUSE_S: Final = 1.0
 SHARE: Final = 0.5
+#: So many a worker may use.
+KEYS: Final = 1_000_000
 NOTE: Final = "x" * 100
 
 
@@ -126,6 +128,8 @@ def transactions(url: str, seconds: float, pause_s: float, workers: int, *, over
     """Insert and select in one transaction, again and again, until the time is up: how long each took."""
     insert, select = "INSERT INTO t VALUES (:id, :note)", "SELECT note FROM t WHERE id = :id"
 
+    ready = processes.Barrier(workers)
+
     def work(number: int, sock: socket.socket) -> list[float]:
         if over_channel:
             stub = DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), exact=True)
@@ -142,12 +146,15 @@ def transactions(url: str, seconds: float, pause_s: float, workers: int, *, over
                 assert own.execute(text(select), {"id": key}).one() is not None
                 own.commit()
 
+        # Connected, all of them, before the clock starts.
+        transact(number * KEYS + KEYS - 1)
+        ready.wait()
         waits_s: list[float] = []
         until_s = time.monotonic() + seconds
         # Not all at the same moment.
         time.sleep(pause_s * number / workers)
         while (began_s := time.monotonic()) < until_s or not waits_s:
-            transact(number * 1_000_000 + len(waits_s))
+            transact(number * KEYS + len(waits_s))
             waits_s.append(time.monotonic() - began_s)
             time.sleep(pause_s)
         return waits_s
