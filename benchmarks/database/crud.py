@@ -40,7 +40,7 @@ WAYS: Final = (OWN, "channel", "each")
 
 def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
     """On SQLite and both servers."""
-    messages = 20 if effort.is_quick else 300
+    messages = 20 if effort.is_quick else 200
     yield from on("SQLite", f"sqlite:///{folder / 'crud.db'}", messages, effort.rounds)
     for name, kind in SERVERS.items():
         with private(kind) as (_, url):
