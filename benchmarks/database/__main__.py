@@ -10,8 +10,8 @@
     e  a million rows through the channel against the driver itself, and the memory that it takes
 
 It starts private servers. Contestants take turns; medians of the rounds' ratios are printed, with what others used of the
-machine meanwhile: (d) compares two processes with one, and needs two cores that nobody else uses. Exit code 1 when a promise is broken. A quick run
-shows that the benchmark works; its figures say nothing.
+machine meanwhile: (d) compares two processes with one, and needs two cores that nobody else uses. Exit code 1 when a
+promise is broken. A quick run shows that the benchmark works; its figures say nothing.
 """
 
 from __future__ import annotations
