@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Final
 
 from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.event import listen
 from sqlalchemy.pool import NullPool
 
 from benchmarks.database import crud_handlers
@@ -51,7 +52,8 @@ def on(database: str, url: str, messages: int, rounds: int) -> Iterator[Finding]
     """All three on one database."""
     engine = create_engine(url, poolclass=NullPool)
     crud_handlers.metadata.create_all(engine)
-    section = section_of(url)
+    # Of the disk the servers see as little.
+    section = section_of(url, synchronous="NORMAL")
     app = app_for(section)
     (rates,) = run_workers(section, 1, worker(section, app, messages, rounds)).results
     middle = {way: statistics.median(rates[way]) for way in WAYS}
@@ -116,7 +118,10 @@ def engine_of(section: DatabaseSection) -> Engine:
     url = make_url(section.url.get_secret_value())
     # PyMySQL reads all certificates that the machine trusts for each connection, unless told that none is wanted.
     options = {"ssl_disabled": True} if url.drivername == "mysql+pymysql" else {}
-    return create_engine(url, poolclass=NullPool, connect_args=options)
+    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    if url.drivername == "sqlite":
+        listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
+    return engine
 
 
 def rate(process: entry.Worker, handler: int, ids: Iterator[int], count: int) -> float:
