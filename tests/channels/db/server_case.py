@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+
+import psycopg
+import pymysql
 
 from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
@@ -59,6 +63,13 @@ class Case:
 
     def connections(self) -> int:
         return len(self.server.connections(self.url))
+
+    def kill_connections(self) -> None:
+        """Ends all that there are, from the server's side."""
+        for number in self.server.connections(self.url):
+            # Of those that looked at the tables for a test one may just be going.
+            with suppress(pymysql.MySQLError, psycopg.Error):
+                self.server.kill_connection(number)
 
     def at_work(self) -> int:
         """How many connections run a statement, or have a transaction open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import signal
 import subprocess
 import sys
@@ -119,8 +120,7 @@ async def test_a_connection_that_the_server_closed_is_told_and_replaced(case: Ca
     service = await service_with_table(case, server_connections=1)
     worker = Worker(service)
     ran = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
-    [number] = case.server.connections(case.url)
-    case.server.kill_connection(number)
+    case.kill_connections()
     await until(lambda: case.connections() == 0)
     if statement == "commit":
         failed = await worker.end(ran)
@@ -137,8 +137,7 @@ async def test_an_idle_connection_that_the_server_closed_costs_nobody_anything(c
     open_ones = [await worker.run("SELECT 1", begins=True) for worker in (first, second)]
     for worker, ran in zip((first, second), open_ones, strict=True):
         await worker.end(ran)
-    for number in case.server.connections(case.url):
-        case.server.kill_connection(number)
+    case.kill_connections()
     await until(lambda: case.connections() == 0)
     assert await first.rows("SELECT 1") == [[1]]
     assert await second.rows("SELECT 2") == [[2]]
@@ -296,8 +295,7 @@ async def test_under_load_a_server_that_is_killed_costs_no_commit_and_leaks_no_c
 
     workers = [asyncio.create_task(work(f"slot {number}")) for number in range(8)]
     await after(20)
-    for number in await asyncio.to_thread(server.connections, case.url):
-        await asyncio.to_thread(server.kill_connection, number)
+    await asyncio.to_thread(case.kill_connections)
     await after(20)
     await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.start)
@@ -315,3 +313,34 @@ async def test_under_load_a_server_that_is_killed_costs_no_commit_and_leaks_no_c
     assert case.connections() <= 3
     await service.aclose()
     await until(lambda: case.connections() == 0)
+
+
+async def test_callers_that_go_at_any_moment_leave_every_connection_to_the_others(case: Case) -> None:
+    service = await service_with_table(case, server_connections=2, wait_s=5)
+    chance = random.Random(5)
+
+    async def go(number: int) -> None:
+        worker = Worker(service, f"slot {number}")
+        statements = [
+            worker.try_to_run(f"INSERT INTO t (id) VALUES ({number})", begins=True),
+            worker.try_to_run(SERIES[case.kind].format(20_000)),
+            worker.try_to_run(
+                "INSERT INTO t (id) VALUES (%s)", [[number + 1000], [number + 2000]], is_many=True
+            ),
+        ]
+        running = [asyncio.create_task(statement) for statement in statements]
+        await asyncio.sleep(chance.choice((0, 0.001, 0.01)) * chance.random())
+        # As when its process dies: what it calls is cancelled, and everybody is told.
+        for task in running:
+            task.cancel()
+        service.forget(worker.caller)
+        await asyncio.gather(*running, return_exceptions=True)
+
+    for first in range(0, 60, 6):
+        await asyncio.gather(*(go(first + number) for number in range(6)))
+    await until(lambda: case.at_work() == 0, pause_s=SLOWLY_S)
+    one, another = Worker(service, "one"), Worker(service, "another")
+    held = [await worker.run("SELECT count(*) FROM t", begins=True) for worker in (one, another)]
+    assert case.connections() == 2
+    for worker, ran in zip((one, another), held, strict=True):
+        assert await worker.end(ran) is None
