@@ -1,5 +1,7 @@
 """How things end on a real server: workers that are killed, connections that are lost, transactions that the server undoes."""
 
+# ruff: noqa: PT012 - a block that raises is what is tested
+
 from __future__ import annotations
 
 import asyncio
@@ -129,6 +131,17 @@ async def test_a_connection_that_the_server_closed_is_told_and_replaced(case: Ca
         failed = await worker.fail(statement, transaction=ran.transaction)
     assert (failed.is_disconnect, failed.is_lost, failed.transaction) == (True, True, None)
     assert await worker.rows("SELECT count(*) FROM t") == [[0]]
+
+
+async def test_a_commit_without_an_answer_is_told_as_what_it_is(case: Case) -> None:
+    service = await service_with_table(case, server_connections=1)
+    db = local(service)
+    with pytest.raises(DatabaseBusy, match="whether it was kept is not known"):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (1, 'a')")
+            case.kill_connections()
+            await until(lambda: case.connections() == 0)
+    assert await db.fetch_one("SELECT count(*) AS n FROM t") == {"n": 0}
 
 
 async def test_an_idle_connection_that_the_server_closed_costs_nobody_anything(case: Case) -> None:

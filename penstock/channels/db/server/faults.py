@@ -11,6 +11,8 @@ from penstock.errors import DatabaseBusy, DatabaseError
 
 #: What drivers raise beside their own, for parameters that do not fit the statement.
 _PLAIN: Final = (TypeError, ValueError, KeyError, IndexError, OverflowError)
+#: What stands for the statement at the end of a transaction.
+COMMIT: Final = "commit"
 #: As the server itself would say that it has no connection left, by database: code and SQLSTATE.
 _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 
@@ -39,7 +41,11 @@ def translated(failure: Exception, statement: str) -> Exception:
     made: Exception
     if isinstance(failure, DriverFailure):
         words = words_of(failure.error)
-        if failure.is_gone:
+        if failure.is_gone and statement == COMMIT:
+            made = DatabaseBusy(
+                f"the connection to the database server was lost amid the commit: {words}; whether it was kept is not known"
+            )
+        elif failure.is_gone:
             made = DatabaseBusy(
                 f"the connection to the database server was lost: {words}; the transaction is gone"
             )

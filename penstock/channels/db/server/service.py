@@ -22,7 +22,7 @@ from penstock.channels.db.exact import arrived
 from penstock.channels.db.server.address import asynchronous, driver_of
 from penstock.channels.db.server.cursors import ServerCursors
 from penstock.channels.db.server.driver import USUAL
-from penstock.channels.db.server.faults import translated
+from penstock.channels.db.server.faults import COMMIT, translated
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.queries import ServerQueries
 from penstock.channels.db.server.running import Runner
@@ -108,7 +108,7 @@ class ServerDatabase:
         try:
             known = self._transactions.known_as(number, caller)
             self._transactions.forget_chosen(number, caller)
-            await self._cursors.finish(known, caller, is_commit=method == "commit")
+            await self._cursors.finish(known, caller, is_commit=method == COMMIT)
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, method) from None
 
