@@ -8,6 +8,7 @@ import asyncio
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
@@ -323,3 +324,17 @@ async def test_ctx_db_begins_a_transaction_with_its_first_statement(case: Case, 
 
     await asyncio.to_thread(handler)
     assert case.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+async def test_a_library_that_knows_no_chunks_sends_row_by_row(
+    case: Case, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case.kind == "mariadb":
+        pytest.skip("only PostgreSQL's library has chunks")
+    # As before version 17 of libpq.
+    monkeypatch.setattr(type(psycopg.capabilities), "has_stream_chunked", lambda _: False)
+    for begins in (False, True):
+        ran = await worker.run(SERIES[case.kind].format(5000), begins=begins)
+        assert len([row async for row in worker.rest(ran)]) == 5000
+        assert (await worker.run("SELECT 1", transaction=ran.transaction)).chunk.row_count == 1
+        await worker.call("reset", None)
