@@ -171,13 +171,14 @@ def leave(rows: Any, how: str) -> None:
             next(rows)
 
 
-@pytest.mark.parametrize("how", ["break", "raise", "block", "close", "forgotten"])
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "in a transaction"])
-async def test_a_loop_that_is_left_early_leaves_nothing_open(each: Case, how: str, inside: bool) -> None:
-    db = await each.stub(metadata, wait_s=5, readers=1)
-    statement = SERIES[each.kind].format(100_000)
+async def test_a_loop_that_is_left_early_leaves_nothing_open(each: Case, inside: bool) -> None:
+    # With one connection to be had, the second loop would wait for what the first one left.
+    options = {"readers": 1} if each.kind == "sqlite" else {"server_connections": 1}
+    db = await each.stub(metadata, wait_s=5, **options)
+    statement = SERIES[each.kind].format(10_000)
 
-    def handler() -> None:
+    def handler(how: str) -> None:
         for _ in range(3):
             if inside:
                 with db.transaction() as tx:
@@ -187,9 +188,10 @@ async def test_a_loop_that_is_left_early_leaves_nothing_open(each: Case, how: st
                 leave(db.stream(statement), how)
             assert db.fetch_one("SELECT 1 AS one") == {"one": 1}
 
-    await asyncio.to_thread(handler)
-    gc.collect()
-    await until(lambda: open_streams(each) == 0)
+    for how in ("break", "raise", "block", "close", "forgotten"):
+        await asyncio.to_thread(handler, how)
+        gc.collect()
+        await until(lambda: open_streams(each) == 0)
 
 
 async def test_a_loop_that_is_left_is_over_while_the_stream_is_still_there(each: Case) -> None:
