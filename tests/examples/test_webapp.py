@@ -129,8 +129,11 @@ def test_many_clients_at_once_are_all_served(site: Site) -> None:
 
 def test_a_killed_subprocess_is_replaced(site: Site) -> None:
     assert site.post({"id": 1, "customer": "Ada", "total": 2}) == 201
-    for pid in site.get("processes")["subprocesses"]:
+    killed = site.get("processes")["subprocesses"]
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
+    # A statement that reaches one that is just dying has failed, in words; the next one after that has not.
+    assert gone(killed)
     assert site.post({"id": 2, "customer": "Ada", "total": 3}) == 201
     assert site.get("turnover") == {"Ada": 5}
 
