@@ -194,6 +194,31 @@ async def test_a_loop_that_is_left_early_leaves_nothing_open(each: Case, inside:
         await until(lambda: open_streams(each) == 0)
 
 
+async def test_inside_a_transaction_a_left_stream_is_closed_by_what_comes_next(
+    each: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A rollback may be next, and to close it before that costs some servers the rest of the rows.
+    db = await each.stub(metadata)
+    crossings = Crossings(each, monkeypatch)
+
+    def handler() -> None:
+        with pytest.raises(ZeroDivisionError), db.transaction() as tx:
+            with tx.stream(SERIES[each.kind].format(10_000)) as rows:
+                next(rows)
+            leave(rows, "break")
+            assert crossings.methods == ["begin", "stream"]
+            tx.execute("DELETE FROM marks")
+            assert crossings.methods == ["begin", "stream", "drop", "execute"]
+            for _ in tx.stream(SERIES[each.kind].format(10_000)):
+                raise ZeroDivisionError
+        assert crossings.methods[4:] == ["stream", "rollback"]
+        assert db.fetch_one("SELECT 1 AS one") == {"one": 1}
+        assert crossings.methods[6:] == ["fetch_one"]
+
+    await asyncio.to_thread(handler)
+    assert open_streams(each) == 0
+
+
 async def test_a_loop_that_is_left_is_over_while_the_stream_is_still_there(each: Case) -> None:
     db = await each.stub(metadata)
     rows = await asyncio.to_thread(db.stream, SERIES[each.kind].format(100_000))
