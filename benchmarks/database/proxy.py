@@ -66,7 +66,7 @@ def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
                 kept=effort.rounds,
             )
             yield from told(race, found)
-        yield round_trip(proxy, path, small, effort.rounds)
+        yield round_trip(proxy, path, small, rounds, effort.rounds)
 
 
 def told(race: Race, found: dict[str, list[Took]]) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def races(proxy: SQLProxy, path: Path) -> list[Race]:
     ]
 
 
-def round_trip(proxy: SQLProxy, path: Path, times: int, rounds: int) -> Finding:
+def round_trip(proxy: SQLProxy, path: Path, times: int, rounds: int, kept: int) -> Finding:
     """One thread, one small statement after the other."""
     with closing(multiprocessing.get_context("spawn").Pool(PROCESSES, open_connection, (str(path),))) as pool:
         pool.apply(select_one, (1,))
@@ -140,6 +140,7 @@ def round_trip(proxy: SQLProxy, path: Path, times: int, rounds: int) -> Finding:
                 "proxy": lambda: timed(lambda: [proxy.execute("SELECT ?", (n,)) for n in range(times)]),
             },
             rounds,
+            kept=kept,
         )
         pool.terminate()
         pool.join()

@@ -115,6 +115,7 @@ def main() -> None:
         {
             "server.socket_port": chosen.port,
             "server.thread_pool": 8,
+            "request.show_tracebacks": False,
             "engine.autoreload.on": not chosen.daemon,
             "engine.autoreload.frequency": 0.5,
         }

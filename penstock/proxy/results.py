@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-#: About so many bytes are sent at once: few turns for the reader's threads, and small enough to hold twice.
-_CHUNK_BYTES: Final = 1024 * 1024
-#: The same for the first rows of a result that is read as it is wanted: often nobody wants more.
-_FIRST_BYTES: Final = 64 * 1024
+#: So many bytes of a whole result are sent at once: a part fits into the socket, so the next rows are fetched while it is
+#: being received. The same of the first rows of a result that is read as it is wanted: often nobody wants more.
+PART_BYTES: Final = 64 * 1024
+#: So many when a reader asks for more: each asking is a turn there and back.
+CHUNK_BYTES: Final = 1024 * 1024
 _FIRST_ROWS: Final = 50
 _STEP_ROWS: Final = 2_000
-_PIECE_BYTES: Final = 256 * 1024
+_PIECE_BYTES: Final = 16 * 1024
 #: Rows of a result that a commit may have to keep until they are fetched.
 _KEPT_ROWS: Final = 100_000
 #: A result that nobody reads on is closed: SQLite could not tidy up its log as long as it is open.
@@ -39,15 +40,15 @@ class Open:
         self._ahead: list[Any] = []
         self._is_cut = False
 
-    def next_rows(self, *, first: bool = False) -> tuple[list[Any], bool]:
-        """The next rows, and whether there may be more.
+    def next_rows(self, wanted_bytes: int = PART_BYTES) -> tuple[list[Any], bool]:
+        """The next rows, about so many bytes of them, and whether there may be more.
 
         Raises what the driver raises, and `OverflowError` for rows that a commit could not keep.
         """
         self.used_at_s = time.monotonic()
         # The other half of a frame is for what else is in it; a row that needs more has one for itself.
         room_bytes = self._limit_bytes // 2
-        wanted_bytes = min(_FIRST_BYTES if first else _CHUNK_BYTES, room_bytes)
+        wanted_bytes = min(wanted_bytes, room_bytes)
         bodies: list[bytes] = []
         size_bytes, count, more = 0, 0, True
         while more and size_bytes < wanted_bytes:

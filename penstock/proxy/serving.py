@@ -16,7 +16,7 @@ from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.functions import function_of
 from penstock.proxy.line import Line
-from penstock.proxy.results import ABANDONED_S, Open, Results
+from penstock.proxy.results import ABANDONED_S, CHUNK_BYTES, Open, Results
 from penstock.proxy.served import Served
 from penstock.proxy.statements import Kind, inserts, kind_of, vacuums
 from penstock.proxy.values import packed, packed_row
@@ -131,7 +131,7 @@ class Subprocess:
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
             # RETURNING: until it is read to its end the statement has not ended.
             result.keep(limit=None)
-        rows, more = result.next_rows(first=request.cursor != 0)
+        rows, more = result.next_rows()
         answer = wire.Result(description, rowcount, packed(lastrowid), rows, more)
         if request.cursor == 0:
             self._send_whole(answer, result, commits=request.commits)
@@ -179,7 +179,7 @@ class Subprocess:
 
     def _send_rows(self, number: int) -> None:
         result = self._results.find(number)
-        if not self._send_part(wire.Rows(*result.next_rows()), result, whole=False):
+        if not self._send_part(wire.Rows(*result.next_rows(CHUNK_BYTES)), result, whole=False):
             self._results.drop([number])
 
     def _run_function(self, request: wire.Run) -> None:
