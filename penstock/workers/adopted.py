@@ -10,7 +10,7 @@ engine is disposed of at the stop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
 from penstock.config.database import DatabaseSection
@@ -27,7 +28,7 @@ from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.opening import open_patiently
+from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.streaming import RowStream, Streams
 
 #: Keys in a connection's own dictionary: the first error in its transaction, and the one with which the server undid it.
@@ -41,6 +42,8 @@ class AdoptedDatabase:
     def __init__(self, section: DatabaseSection, *, log: FilteringBoundLogger) -> None:
         self.before_transaction: Callable[[], None] | None = None
         """Called when a transaction begins."""
+        self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """As of `OwnConnection`."""
         self._section = section
         self._log = log
         self._scoped: scoped_session[Session] | None = None
@@ -51,6 +54,8 @@ class AdoptedDatabase:
         self._handler = ""
         self._isolation: str | None = None
         self._is_running = False
+        self._is_away = False
+        self._handlers_with_database: set[str] = set()
         self._streams = Streams(section.stream_connections)
         self._checkouts = CheckoutWatch(self) if section.debug_checkouts else None
 
@@ -72,10 +77,11 @@ class AdoptedDatabase:
                 update={"url": SecretStr(self._engine.url.render_as_string(hide_password=False))}
             )
         )
-        self._kind.connect = self._engine.raw_connection  # type: ignore[method-assign]
+        self._kind.connect = self._connect  # type: ignore[method-assign]
         event.listen(self._engine, "handle_error", self._note_error)
         event.listen(self._engine, "begin", self._note_begin)
         event.listen(self._engine, "rollback", self._note_rollback)
+        event.listen(self._engine, "rollback_savepoint", self._note_savepoint_undone)
         if self._section.isolation_level is not None:
             self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
@@ -90,14 +96,27 @@ class AdoptedDatabase:
             self._kind.check_isolation(level, f"handler {handler}: isolation")
 
     def begin(self, handler: str, isolation: str | None = None) -> None:
-        """A message begins; what was begun before it, by an import or a hook, is rolled back."""
+        """A message begins; what was begun before it, by an import or a hook, is rolled back.
+
+        After a loss it waits here, 30 s at most, until the server is back: else the messages that follow would fail
+        one after the other, as fast as a server that is away refuses them.
+        """
         self.rollback()
         self._handler = handler
         self._kind.has_lost_connection = False
+        if self._is_away and handler in self._handlers_with_database:
+            # What it raises is raised again once the handler wants its connection.
+            with suppress(ConfigurationError):
+                self._wait_until_back()
+            self._kind.has_lost_connection = False
         self._is_running = True
         self._isolation = isolation or self._section.isolation_level
         if self._checkouts is not None:
-            self._checkouts.begin(handler, "")
+            is_taken = self._isolation is not None and self._scoped is not None
+            self._checkouts.begin(
+                handler,
+                "the session's, taken before the handler began, for its isolation level" if is_taken else "",
+            )
         if self._isolation is not None and self._scoped is not None:
             # The application's code takes the session, and asks nobody.
             self._scoped.connection(execution_options={"isolation_level": self._isolation})
@@ -184,7 +203,8 @@ class AdoptedDatabase:
         if self._engine is not None:
             self._engine.dispose()
             for name, listener in (
-                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback)
+                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback),
+                ("rollback_savepoint", self._note_savepoint_undone),
             ):  # fmt: skip
                 if event.contains(self._engine, name, listener):
                     event.remove(self._engine, name, listener)
@@ -213,6 +233,29 @@ class AdoptedDatabase:
             )
             raise ConnectionMisused(msg)
 
+    def _connect(self) -> PoolProxiedConnection:
+        assert self._engine is not None
+        held = self._engine.raw_connection()
+        try:
+            # It may have lain in the pool since before the server went.
+            self._kind.ping(held.dbapi_connection)
+        except BaseException:
+            held.invalidate()
+            raise
+        return held
+
+    def _wait_until_back(self) -> None:
+        with nullcontext() if self._checkouts is None else self._checkouts.ours(), self.while_waiting():
+            held = open_patiently(
+                self._kind,
+                cap_s=self._section.connect_backoff_cap_s,
+                log=self._log,
+                limit_s=REOPEN_WAIT_S,
+            )
+        if held is not None:
+            self._is_away = False
+            held.close()
+
     def _check_undone(self, connection: Connection) -> None:
         info = connection.info
         if UNDONE_BY in info or self._kind.has_undone(connection.connection.dbapi_connection):
@@ -235,13 +278,15 @@ class AdoptedDatabase:
 
     def _note_error(self, context: ExceptionContext) -> None:
         found, connection = context.original_exception, context.connection
+        if self._is_running:
+            self._handlers_with_database.add(self._handler)
         if connection is None:
             # It is the connecting that failed, unless we refused it.
             lost = not isinstance(found, PenstockError)
         else:
             lost = context.is_disconnect or self._kind.is_lost(found)
         if lost:
-            self._kind.has_lost_connection = True
+            self._kind.has_lost_connection = self._is_away = True
         elif connection is not None:
             error = context.sqlalchemy_exception or found
             connection.info.setdefault(FIRST_ERROR, error)
@@ -249,11 +294,17 @@ class AdoptedDatabase:
                 connection.info.setdefault(UNDONE_BY, error)
 
     def _note_begin(self, _connection: Connection) -> None:
-        if self._is_running and self.before_transaction is not None:
-            self.before_transaction()
+        if self._is_running:
+            self._handlers_with_database.add(self._handler)
+            if self.before_transaction is not None:
+                self.before_transaction()
 
     def _note_rollback(self, connection: Connection) -> None:
         connection.info.pop(UNDONE_BY, None)
+        connection.info.pop(FIRST_ERROR, None)
+
+    def _note_savepoint_undone(self, connection: Connection, _name: str, _context: None) -> None:
+        # The error was undone with its savepoint; a deadlock would not be.
         connection.info.pop(FIRST_ERROR, None)
 
 

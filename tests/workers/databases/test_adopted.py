@@ -18,6 +18,7 @@ import penstock
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
 from penstock.errors import ConfigurationError, ConnectionMisused, TransactionUndone
+from penstock.workers import adopted
 from tests.workers.databases.place import Place, put, store
 from tests.workers.databases.test_conflicts import ADD, meet, opponent
 from tests.workers.databases.test_lost import kill_every_connection
@@ -167,6 +168,7 @@ def test_a_server_that_is_away_is_charged_to_nobody(
     assert own_place.server is not None
     monkeypatch.setenv("LEGACY_URL", own_place.url)
     monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+    monkeypatch.setattr(adopted, "REOPEN_WAIT_S", 0.3)
 
     with own_place.worker(store, **adopting, **isolation) as worker:
         own_place.server.stop()
@@ -320,4 +322,28 @@ def test_an_adopted_engine_has_one_connection_a_message_too(
         assert worker.run(3).verdict == "acked"
     assert isinstance(error, ConnectionMisused)
     assert str(error).count("in handler") == 2
+    assert [number for number, *_ in server_place.rows()] == [1, 3]
+
+
+def test_a_second_connection_is_shown_when_the_first_was_taken_to_set_an_isolation_level(
+    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEGACY_URL", server_place.url)
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        if payload == 2:
+            second_by_an_engine_of_its_own(server_place)
+
+    with server_place.worker(
+        handler, debug_checkouts=True, isolation_level="SERIALIZABLE", **adopting
+    ) as worker:
+        assert worker.run(1).verdict == "acked"
+        error = worker.run(2).error
+        assert worker.run(3).verdict == "acked"
+    assert isinstance(error, ConnectionMisused)
+    first, second = str(error).split("The second:")
+    assert ("for its isolation level" if "session" in adopting else "in handler") in first
+    assert "in second_by_an_engine_of_its_own" in second
     assert [number for number, *_ in server_place.rows()] == [1, 3]
