@@ -31,6 +31,8 @@ _TABLE: Final = (
 #: What the service is told for each way to the database.
 WAYS: Final[dict[str, dict[str, str]]] = {
     "own": {},
+    # The same by mysqlclient, for MariaDB only.
+    "mysqldb": {},
     "session": {"SESSION": "tests.crash.rows:DBSession"},
     "engine": {"ENGINE": "tests.crash.rows:engine"},
     "channel": {},
@@ -86,8 +88,8 @@ class DatabaseScene:
     ) -> None:
         self.server = server
         self.way = way
-        self.queue = queue or ("r.own" if way == "engine" else f"r.{way}")
-        self._url = url
+        self.queue = queue or ("r.own" if way in {"engine", "mysqldb"} else f"r.{way}")
+        self._url = url.replace("mysql+pymysql", "mysql+mysqldb") if way == "mysqldb" else url
         self._runs = folder / "runs.log"
         self._waves = 0
         self._bus = open_bus(load_settings({"bus": {"url": bus_url}}, directory=folder).bus)

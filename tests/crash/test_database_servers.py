@@ -18,10 +18,20 @@ COUNT = 90
 IDLE_S = {"mariadb": 3, "postgresql": 1}
 #: The others are long.
 EVERYDAY = {("own", "mariadb"), ("own", "postgresql"), ("session", "postgresql")}
+#: Its pool meets connections that were cut while idle with an error that is charged, and leaves PostgreSQL without a word.
+OPEN = pytest.mark.xfail(strict=False, reason="ctx.db does not hold through a server's faults yet")
+
+
+def marks_of(way: str, server: str) -> list[pytest.MarkDecorator]:
+    long = [] if (way, server) in EVERYDAY else [pytest.mark.long]
+    return [*long, OPEN] if way == "db" else long
+
+
 BOTH = [
-    pytest.param(server, way, marks=[] if (way, server) in EVERYDAY else pytest.mark.long)
+    pytest.param(server, way, marks=marks_of(way, server))
     for server in ("mariadb", "postgresql")
     for way in WAYS
+    if (way, server) != ("mysqldb", "postgresql")
 ]
 
 
@@ -35,7 +45,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 async def test_whatever_happens_to_the_server_under_load_costs_one_uncharged_run_of_what_was_in_a_transaction(
     server: Server, way: str, amqp_url: str, tmp_path: Path
 ) -> None:
-    skip_what_the_channel_does_not_speak(server, way)
+    skip_what_is_not_here(server, way)
     async with play_on(server, way, amqp_url, tmp_path) as scene:
         await costs_nothing(scene, await scene.wave(COUNT // 3))
         await costs_a_run_of_what_was_in_a_transaction(scene, await scene.wave(COUNT, scene.kill_server))
@@ -98,13 +108,17 @@ async def adds_up(scene: DatabaseScene, wave: Wave) -> None:
     assert {row.attempt for rows in wave.done.values() for row in rows} == {1}
     most = scene.most_connections
     found = await scene.connections(most)
-    if scene.way in {"own", "session", "engine"}:
+    if scene.way in {"own", "mysqldb", "session", "engine"}:
         assert len(found) == most
     else:
         assert len(found) <= most
 
 
-def skip_what_the_channel_does_not_speak(server: Server, way: str) -> None:
+def skip_what_is_not_here(server: Server, way: str) -> None:
+    if way == "mysqldb":
+        pytest.importorskip(
+            "MySQLdb", reason="mysqlclient is not installed: scripts/databases says what it needs"
+        )
     if way == "channel":
         try:
             channel_kind(DatabaseSection(url=SecretStr(server.url)))
