@@ -15,10 +15,11 @@ from importlib import import_module
 from typing import Any, Final
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, Executable, event
+from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, scoped_session
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
 from penstock.config.database import DatabaseSection
@@ -67,17 +68,11 @@ class AdoptedDatabase:
 
         Raises `ConfigurationError` when the setting names nothing of the kind, and as `OwnConnection.open` does.
         """
-        if self._section.session is not None:
-            self._scoped = _adopted(self._section.session, "database.session", scoped_session)
-            self._engine = _engine_of(self._scoped, self._section.session)
-        else:
-            self._engine = _adopted(str(self._section.engine), "database.engine", Engine)
-        self._known = kind_of(
-            self._section.model_copy(
-                update={"url": SecretStr(self._engine.url.render_as_string(hide_password=False))}
-            )
-        )
+        self._engine, self._scoped = find_adopted(self._section)
+        self._known = kind_of(with_url_of(self._engine, self._section))
         self._kind.connect = self._connect  # type: ignore[method-assign]
+        self._kind.stream_engine = engine_beside(self._engine)
+        event.listen(self._kind.stream_engine, "handle_error", self._note_error)
         event.listen(self._engine, "handle_error", self._note_error)
         event.listen(self._engine, "begin", self._note_begin)
         event.listen(self._engine, "rollback", self._note_rollback)
@@ -308,12 +303,44 @@ class AdoptedDatabase:
         connection.info.pop(FIRST_ERROR, None)
 
 
+def find_adopted(section: DatabaseSection) -> tuple[Engine, scoped_session[Session] | None]:
+    """Import what the settings name, and open nothing. Raises `ConfigurationError` when it is nothing of the kind."""
+    if section.session is None:
+        return _adopted(str(section.engine), "database.engine", Engine), None
+    scoped = _adopted(section.session, "database.session", scoped_session)
+    return _engine_of(scoped, section.session), scoped
+
+
+def with_url_of(engine: Engine, section: DatabaseSection) -> DatabaseSection:
+    """The settings as if they named the engine's database."""
+    url = SecretStr(engine.url.render_as_string(hide_password=False))
+    return section.model_copy(update={"url": url})
+
+
+def engine_beside(engine: Engine) -> Engine:
+    """Connects as the other does, with its `connect_args` and its events, but not by its pool, which may have one to give."""
+    pool = engine.pool.recreate()
+
+    def connect() -> DBAPIConnection:
+        held = pool.connect()
+        raw = held.dbapi_connection
+        assert raw is not None
+        # Out of the pool: whoever closes it ends it.
+        held.detach()
+        return raw
+
+    return create_engine(engine.url, poolclass=NullPool, creator=connect)
+
+
 def _adopted(place: str, setting: str, wanted: type[Any]) -> Any:
     module_name, _, attribute = place.partition(":")
     try:
         found = getattr(import_module(module_name), attribute, None)
     except ImportError as error:
         msg = f"{setting} is {place!r}: {error}; write module:attribute, as for the application"
+        raise ConfigurationError(msg) from error
+    except Exception as error:
+        msg = f"{setting} is {place!r}, and importing {module_name} raised {type(error).__name__}: {error}"
         raise ConfigurationError(msg) from error
     if not isinstance(found, wanted):
         what = "there is nothing of that name" if found is None else f"that is {type(found).__name__}"
