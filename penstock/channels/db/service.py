@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import Raw
 
-from penstock.channels.db.calls import Fetch, Query, Run, Want
+from penstock.channels.db.calls import Fetch, Query, Ran, Run, Want
 from penstock.channels.db.cursors import CursorService
 from penstock.channels.db.exact import has_exact_values
 from penstock.channels.db.faults import is_locked, translated, would_write
@@ -34,7 +34,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
-    from penstock.channels.db.server import ServerDatabase
+    from penstock.channels.db.server.service import ServerDatabase
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
 _decode_number: Final = msgspec.msgpack.Decoder(int).decode
@@ -51,6 +51,8 @@ class DatabaseService:
     def __init__(self, section: DatabaseSection, *, frame_bytes: int) -> None:
         self._section = section
         self._limit_bytes = frame_bytes - _FRAME_BYTES
+        self.has_exact_values = has_exact_values(section)
+        """True when the database is a server, whose values keep their types on the wire."""
         self._file: DatabaseFile | ConfigurationError | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
@@ -71,11 +73,6 @@ class DatabaseService:
     def statistics(self) -> WriterStatistics | None:
         """The writer's counts and who holds it; None before the first call."""
         return self._writer.statistics() if self._writer is not None else None
-
-    @property
-    def has_exact_values(self) -> bool:
-        """True when the database is a server, whose values keep their types on the wire."""
-        return has_exact_values(self._section)
 
     async def start(self) -> None:
         """Look which database it is; a URL that cannot be used is told to whoever calls first."""
@@ -105,11 +102,13 @@ class DatabaseService:
         self._transactions.clear()
 
     async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:  # noqa: PLR0911 - one a method
-        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `run`, `fetch`, `drop` of cursors."""
+        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `stream`, `run`, `fetch`, `drop` of cursors."""
         if self.has_exact_values:
             return await self._opened_server().call(method, arguments, caller)
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._run(_decode_query(arguments), cast("Want", method), caller)
+        if method == "stream":
+            return await self._stream(_decode_query(arguments), caller)
         if method == "run":
             return await (await self._opened_cursors()).run(_decode_run(arguments), caller)
         if method == "fetch":
@@ -156,8 +155,16 @@ class DatabaseService:
             if would_write(error):
                 # SQLite knows better than the text; nothing was run.
                 return await writer.run(statement, caller)
-            raise self._reading_failed(error, statement) from error
+            raise self._reading_failed(error, statement.text) from error
         return rows if want != "execute" else 0
+
+    async def _stream(self, query: Query, caller: Caller) -> Ran:
+        check_allowed(query.statement)
+        asked = Run(query.statement, query.parameters, transaction=query.transaction)
+        try:
+            return await (await self._opened_cursors()).stream(asked, caller)
+        except sqlite3.Error as error:
+            raise self._reading_failed(error, query.statement) from error
 
     async def _begin(self, caller: Caller) -> int:
         writer, _ = await self._opened()
@@ -238,7 +245,7 @@ class DatabaseService:
                 msg = "the service is stopping and the database channel with it; nothing of the statement was run"
                 raise ChannelClosed(msg)
             # Late: the asynchronous engine costs time and memory, and SQLite needs none.
-            from penstock.channels.db.server import ServerDatabase
+            from penstock.channels.db.server.service import ServerDatabase
 
             self._server = ServerDatabase(self._section, limit_bytes=self._limit_bytes)
         return self._server
@@ -268,11 +275,11 @@ class DatabaseService:
         # Each caller gets its own, because a traceback grows with every raise.
         raise ConfigurationError(str(self._file))
 
-    def _reading_failed(self, error: sqlite3.Error, statement: Statement) -> DatabaseError:
+    def _reading_failed(self, error: sqlite3.Error, statement: str) -> DatabaseError:
         if is_locked(error):
             words = f"waited {self._section.busy_timeout_s:g} s (database.busy_timeout_s): another process holds the file"
             return DatabaseBusy(f"{words}; nothing was read")
-        return translated(error, statement.text)
+        return translated(error, statement)
 
 
 def _own_transaction() -> DatabaseBusy:
