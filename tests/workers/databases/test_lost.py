@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
+from penstock.config.database import DatabaseSection
+from penstock.workers.connection import kind_of
 from penstock.workers.database import mysql, postgresql
 from tests.crash.proxy import Proxy, Way
 from tests.workers.databases.place import Place, put, store
@@ -234,3 +237,12 @@ def test_a_frozen_server_does_not_hold_the_test_of_an_idle_connection_for_long(
                 database._kind.ping(database._raw)  # type: ignore[union-attr]
         finally:
             own_place.running.thaw()
+
+
+def test_what_mysql_says_when_it_stops_is_a_lost_connection() -> None:
+    from pymysql.err import OperationalError, ProgrammingError
+
+    kind = kind_of(DatabaseSection(url=SecretStr("mysql+pymysql://user:word@localhost/nowhere")))
+    assert kind.is_lost(OperationalError(1053, "Server shutdown in progress"))
+    assert kind.is_lost(OperationalError(3169, "Session was killed"))
+    assert not kind.is_lost(ProgrammingError(1146, "Table doesn't exist"))
