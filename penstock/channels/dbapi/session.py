@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from msgspec.structs import replace
 
@@ -148,15 +148,15 @@ class DriverSession(ABC):
     def too_large(self, text: str) -> Exception:
         """The driver's DataError."""
 
-    def _end(self, method: str) -> None:
+    def _end(self, method: Literal["commit", "rollback"]) -> None:
         self._is_wanted = False
         number, self._number = self._number, None
         if number is not None:
-            answer = self._call(method, number, Failed | None)
-            if answer is not None:
-                self._settle()
-                raise self.failure(answer)
+            self._finish(method, number)
         self._settle()
+
+    def _finish(self, method: str, number: int) -> None:
+        self._call(method, number, NoneType)
 
     def _check(self) -> None:
         if self._is_unsettled:
