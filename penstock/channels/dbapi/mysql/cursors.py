@@ -44,7 +44,7 @@ class Cursor(ServerCursor):
 
     @property
     def lastrowid(self) -> int | None:
-        """The AUTO_INCREMENT number of the last INSERT; 0 for a statement that made none."""
+        """The AUTO_INCREMENT number of the last INSERT; 0 for a statement that made none, None for a query."""
         return self._last_row_id
 
     @property
@@ -59,7 +59,7 @@ class Cursor(ServerCursor):
             self._executed = statement
             self._last_row_id = None
             ran = self.run(statement, None if args is None else bound(args))
-            self._last_row_id = ran.last_row_id or 0
+            self._last_row_id = ran.last_row_id
             return self.rowcount
 
     def executemany(self, query: str, args: Iterable[Any]) -> int | None:
@@ -71,7 +71,7 @@ class Cursor(ServerCursor):
             self._executed = statement
             self._last_row_id = None
             self.run_many(statement, args, bound)
-            self._last_row_id = (self._ran.last_row_id if self._ran is not None else None) or 0
+            self._last_row_id = None if self._ran is None else self._ran.last_row_id
             return self.rowcount
 
     def callproc(self, procname: str, args: Iterable[Any] = ()) -> Any:

@@ -10,7 +10,7 @@ from pymysql import err
 from penstock.channels.db.calls import Failed
 from penstock.channels.dbapi.server.session import ServerSession
 
-_BUILTINS: Final = frozenset({"OverflowError", "TypeError", "ValueError"})
+_BUILTINS: Final = frozenset({"IndexError", "KeyError", "OverflowError", "ValueError"})
 _QUOTED: Final = "how a text is quoted depends on the sql_mode of the connection that runs it, which is the loop's; pass parameters"
 _SHARED: Final = "the loop's connections are shared by all workers, and it would change them for everybody"
 _UNKNOWN: Final = "which of the loop's connections runs a statement is not known before"
@@ -38,6 +38,9 @@ class Session(ServerSession):
 
     def driver_error(self, failed: Failed) -> Exception:
         """With the server's number and text as its arguments."""
+        if failed.name == "TypeError":
+            # What Python says when parameters do not fit their places, in the driver's class for it.
+            return err.ProgrammingError(failed.text)
         if failed.name in _BUILTINS:
             found: type[Exception] = getattr(builtins, failed.name)
             return found(failed.text)

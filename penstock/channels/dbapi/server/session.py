@@ -17,10 +17,12 @@ class ServerSession(DriverSession):
     """What MySQL's and PostgreSQL's have in common."""
 
     def failure(self, failed: Failed) -> Exception:
-        """Marked, when the connection to the server was lost."""
+        """Marked, when the connection to the server was lost; with `DatabaseBusy` as its cause when none was to be had."""
         error = self.driver_error(failed)
         if failed.is_disconnect:
             setattr(error, _MARK, True)
+        if failed.code_name == DatabaseBusy.__name__:
+            error.__cause__ = DatabaseBusy(failed.text)
         return error
 
     def refusal(self, error: DatabaseError) -> Exception:
