@@ -34,7 +34,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
-    from penstock.channels.db.server import ServerDatabase
+    from penstock.channels.db.server.service import ServerDatabase
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
 _decode_number: Final = msgspec.msgpack.Decoder(int).decode
@@ -238,7 +238,7 @@ class DatabaseService:
                 msg = "the service is stopping and the database channel with it; nothing of the statement was run"
                 raise ChannelClosed(msg)
             # Late: the asynchronous engine costs time and memory, and SQLite needs none.
-            from penstock.channels.db.server import ServerDatabase
+            from penstock.channels.db.server.service import ServerDatabase
 
             self._server = ServerDatabase(self._section, limit_bytes=self._limit_bytes)
         return self._server

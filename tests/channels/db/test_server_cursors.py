@@ -1,0 +1,203 @@
+"""PEP 249's side of the database channel on real servers: what `run`, `fetch`, `drop` and `end` answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import Raw
+
+from penstock.channels import wire
+from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Query, Ran, Run
+from penstock.channels.db.exact import arrived, crossing
+from penstock.channels.db.service import DatabaseService
+from penstock.channels.service import Caller
+from tests.channels.db.server_case import SERIES, Case
+
+_decode = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=arrived).decode
+
+
+class Worker:
+    """One worker's calls, as they cross."""
+
+    def __init__(self, service: DatabaseService, name: str = "worker") -> None:
+        self.service = service
+        self.caller = Caller(name)
+
+    async def call(self, method: str, asked: Any) -> Any:
+        return await self.service.call(method, Raw(wire.encode(asked)), self.caller)
+
+    async def run(self, statement: str, parameters: Any = None, **options: Any) -> Ran:
+        answer = await self.try_to_run(statement, parameters, **options)
+        assert isinstance(answer, Ran), answer
+        return answer
+
+    async def try_to_run(self, statement: str, parameters: Any = None, **options: Any) -> Ran | Failed:
+        answer: Ran | Failed = await self.call(
+            "run", Run(statement, crossing(parameters, "parameters"), **options)
+        )
+        return answer
+
+    async def fail(self, statement: str, parameters: Any = None, **options: Any) -> Failed:
+        answer = await self.try_to_run(statement, parameters, **options)
+        assert isinstance(answer, Failed), answer
+        return answer
+
+    async def rows(self, statement: str, parameters: Any = None, **options: Any) -> list[list[Any]]:
+        ran = await self.run(statement, parameters, **options)
+        return [row async for row in self.rest(ran)]
+
+    async def rest(self, ran: Ran) -> AsyncIterator[list[Any]]:
+        chunk: Any = ran.chunk
+        while True:
+            for piece in chunk.rows:
+                for row in _decode(piece):
+                    yield row
+            if chunk.is_last:
+                return
+            chunk = await self.call("fetch", Fetch(ran.cursor or 0))
+            assert isinstance(chunk, Chunk), chunk
+
+    async def end(self, ran: Ran | Failed, *, commit: bool = True) -> Failed | None:
+        assert ran.transaction is not None
+        answer: Failed | None = await self.call("end", End(ran.transaction, is_commit=commit))
+        return answer
+
+
+@pytest.fixture
+async def worker(case: Case) -> Worker:
+    service = await case.service(server_connections=2, wait_s=0.2)
+    case.rows("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
+    return Worker(service)
+
+
+async def test_a_statement_in_the_driver_s_style_is_committed_alone(case: Case, worker: Worker) -> None:
+    ran = await worker.run("INSERT INTO t VALUES (%s, %s)", [1, "100 %"])
+    assert (ran.columns, ran.chunk.row_count, ran.chunk.is_last, ran.transaction) == (None, 1, True, None)
+    ran = await worker.run("INSERT INTO t VALUES (%(id)s, %(v)s)", {"id": 2, "v": "b"})
+    assert case.rows("SELECT id, v FROM t ORDER BY id") == [(1, "100 %"), (2, "b")]
+    # Without parameters % is not special.
+    assert await worker.rows("SELECT id FROM t WHERE v LIKE '1%'") == [[1]]
+
+
+async def test_columns_are_described_as_the_driver_does(case: Case, worker: Worker) -> None:
+    ran = await worker.run("SELECT id, v FROM t")
+    assert ran.columns == ["id", "v"]
+    with case.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id, v FROM t")
+        assert ran.types == [list(column[1:]) for column in cursor.description]
+
+
+async def test_a_transaction_begins_with_its_first_statement(case: Case, worker: Worker) -> None:
+    ran = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
+    assert case.rows("SELECT count(*) FROM t") == [(0,)]
+    again = await worker.run("INSERT INTO t VALUES (2, 'b')", transaction=ran.transaction)
+    assert again.transaction == ran.transaction
+    assert await worker.end(ran) is None
+    assert case.rows("SELECT count(*) FROM t") == [(2,)]
+    ran = await worker.run("DELETE FROM t", begins=True)
+    assert await worker.end(ran, commit=False) is None
+    assert case.rows("SELECT count(*) FROM t") == [(2,)]
+
+
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+async def test_a_transaction_has_the_level_that_was_asked_for(case: Case, worker: Worker, level: str) -> None:
+    asked = {"mariadb": "SELECT count(*) FROM t", "postgresql": "SHOW transaction_isolation"}[case.kind]
+    ran = await worker.run(asked, begins=True, isolation=level, is_read_only=True)
+    if case.kind == "mariadb":
+        found = case.rows(
+            "SELECT trx_isolation_level, trx_is_read_only FROM information_schema.innodb_trx "
+            "JOIN information_schema.processlist ON trx_mysql_thread_id = id WHERE db = DATABASE()"
+        )
+        assert found == [(level, 1)]
+    else:
+        assert [row async for row in worker.rest(ran)] == [[level.lower()]]
+    refused = await worker.fail("INSERT INTO t VALUES (1, 'a')", transaction=ran.transaction)
+    assert (refused.code, refused.sqlstate) in ((1792, None), (None, "25006"))
+    await worker.end(ran, commit=False)
+    # The next one has the usual ones again.
+    again = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
+    assert await worker.end(again) is None
+
+
+async def test_a_large_result_comes_chunk_by_chunk(case: Case, worker: Worker) -> None:
+    statement = SERIES[case.kind].format(20_000)
+    for options in ({}, {"begins": True}):
+        ran = await worker.run(statement, **options)
+        assert not ran.chunk.is_last
+        assert ran.cursor is not None
+        found = [row async for row in worker.rest(ran)]
+        assert len(found) == 20_000
+        assert found[-1][0] == 20_000
+        if options:
+            await worker.end(ran)
+
+
+async def test_an_open_result_holds_a_connection_until_it_is_dropped(case: Case, worker: Worker) -> None:
+    statement = SERIES[case.kind].format(100_000)
+    first, second = await worker.run(statement), await worker.run(statement)
+    busy = await worker.fail("SELECT 1")
+    assert (busy.name, busy.code_name) == ("OperationalError", "DatabaseBusy")
+    await worker.call("drop", [first.cursor])
+    assert await worker.rows("SELECT 1") == [[1]]
+    assert await worker.rows("SELECT 2", dropped=[second.cursor]) == [[2]]
+    gone = await worker.call("fetch", Fetch(second.cursor or 0))
+    assert isinstance(gone, Failed)
+
+
+async def test_what_is_unread_in_a_transaction_stands_in_the_way_until_it_is_dropped(
+    case: Case, worker: Worker
+) -> None:
+    ran = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
+    open_one = await worker.run(SERIES[case.kind].format(50_000), transaction=ran.transaction)
+    refused = await worker.fail("SELECT 1", transaction=ran.transaction)
+    assert (refused.name, refused.transaction) == ("ProgrammingError", ran.transaction)
+    await worker.call("drop", [open_one.cursor])
+    assert await worker.rows("SELECT count(*) FROM t", transaction=ran.transaction) == [[1]]
+    await worker.run(SERIES[case.kind].format(50_000), transaction=ran.transaction)
+    assert await worker.end(ran) is None
+    assert case.rows("SELECT count(*) FROM t") == [(1,)]
+
+
+async def test_an_error_is_the_driver_s(case: Case, worker: Worker) -> None:
+    await worker.run("INSERT INTO t VALUES (1, 'a')")
+    failed = await worker.fail("INSERT INTO t VALUES (%s, %s)", [1, "b"])
+    if case.kind == "mariadb":
+        assert failed.name == "IntegrityError"
+        assert failed.arguments[0] == failed.code == 1062
+    else:
+        assert (failed.name, failed.sqlstate) == ("UniqueViolation", "23505")
+        assert failed.diagnostics["constraint_name"] == "t_pkey"
+        assert failed.diagnostics["table_name"] == "t"
+    assert not failed.is_lost
+    assert not failed.is_disconnect
+    assert (await worker.fail("SELECT %s", [])).name in ("TypeError", "ProgrammingError")
+
+
+async def test_many_rows_cross_once(case: Case, worker: Worker) -> None:
+    rows = [[number, f"v{number}"] for number in range(5000)]
+    ran = await worker.run("INSERT INTO t (id, v) VALUES (%s, %s)", rows, is_many=True)
+    assert ran.chunk.row_count == 5000
+    assert case.rows("SELECT count(*) FROM t") == [(5000,)]
+    # All or nothing, also without a transaction of the caller's.
+    failed = await worker.fail("INSERT INTO t (id, v) VALUES (%s, %s)", [[9000, "x"], [1, "y"]], is_many=True)
+    assert failed.name in ("IntegrityError", "UniqueViolation")
+    assert case.rows("SELECT count(*) FROM t") == [(5000,)]
+
+
+async def test_ctx_db_takes_many_and_streams(case: Case, worker: Worker) -> None:
+    rows = [{"id": number, "v": f"v{number}"} for number in range(3000)]
+    insert = "INSERT INTO t (id, v) VALUES (:id, :v)"
+    assert await worker.call("execute", Query(insert, rows)) == 3000
+    assert case.rows("SELECT count(*) FROM t") == [(3000,)]
+    assert await worker.call("execute", Query(insert, [])) == 0
+    ran = await worker.call("stream", Query("SELECT id, v FROM t WHERE id >= :low ORDER BY id", {"low": 10}))
+    assert [row[0] async for row in worker.rest(ran)] == list(range(10, 3000))
+    number = await worker.call("begin", None)
+    ran = await worker.call("stream", Query(SERIES[case.kind].format(100_000), None, number))
+    await worker.call("drop", [ran.cursor])
+    assert await worker.call("execute", Query("DELETE FROM t WHERE id < :top", {"top": 10}, number)) == 10
+    await worker.call("commit", number)
+    assert case.rows("SELECT count(*) FROM t") == [(2990,)]
