@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 NAMES: Final = ("postgresql",)
-NO_SEARCH_PATH = (
+NO_TEMPORARY: Final = (
+    "a temporary table ends with the transaction that made it, whose connection goes to somebody else"
+)
+NO_SEARCH_PATH: Final = (
     "search_path would be set on one of the loop's connections, and the next transaction has another"
 )
-NO_TWO_PHASE = "a prepared transaction outlives the connection that the loop lends for it"
+NO_TWO_PHASE: Final = "a prepared transaction outlives the connection that the loop lends for it"
 #: What the suite asks for, and PostgreSQL with its plain driver has not.
 MISSING: Final = {
     "async_dialect": "neither is asynchronous",
@@ -36,6 +39,10 @@ MISSING: Final = {
 NOT_OVER_CHANNEL: Final = {
     "default_schema_name_switch": NO_SEARCH_PATH,
     "two_phase_transactions": NO_TWO_PHASE,
+    "has_temp_table": NO_TEMPORARY,
+    "temp_table_names": NO_TEMPORARY,
+    "temp_table_reflection": NO_TEMPORARY,
+    "temporary_views": NO_TEMPORARY,
 }
 #: Tests that the suite gives no requirement of their own, by their names.
 LEFT_OUT: Final[dict[str, str]] = {}

@@ -11,6 +11,8 @@ import pytest
 
 pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
 
+from sqlalchemy.dialects.mysql import provision as _of_mysql  # noqa: E402, F401
+from sqlalchemy.dialects.postgresql import provision as _of_postgresql  # noqa: E402, F401
 from sqlalchemy.dialects.sqlite import provision  # noqa: E402
 from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: E402, F403
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionstart as prepare  # noqa: E402

@@ -26,6 +26,8 @@ def bound(parameters: Any) -> list[Any] | dict[str, Any]:
 def _value(value: Any, which: str) -> Any:
     if isinstance(value, Enum) and not isinstance(value, str | int | float):
         value = value.name
+    elif isinstance(value, psycopg.Binary):
+        value = bytes(value.obj)
     elif isinstance(value, Mapping | set | frozenset):
         # Raises: psycopg knows no such type, until it is wrapped in Jsonb, say.
         psycopg.adapters.get_dumper(type(value), PyFormat.AUTO)
