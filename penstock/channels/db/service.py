@@ -51,6 +51,8 @@ class DatabaseService:
     def __init__(self, section: DatabaseSection, *, frame_bytes: int) -> None:
         self._section = section
         self._limit_bytes = frame_bytes - _FRAME_BYTES
+        self.has_exact_values = has_exact_values(section)
+        """True when the database is a server, whose values keep their types on the wire."""
         self._file: DatabaseFile | ConfigurationError | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
@@ -71,11 +73,6 @@ class DatabaseService:
     def statistics(self) -> WriterStatistics | None:
         """The writer's counts and who holds it; None before the first call."""
         return self._writer.statistics() if self._writer is not None else None
-
-    @property
-    def has_exact_values(self) -> bool:
-        """True when the database is a server, whose values keep their types on the wire."""
-        return has_exact_values(self._section)
 
     async def start(self) -> None:
         """Look which database it is; a URL that cannot be used is told to whoever calls first."""

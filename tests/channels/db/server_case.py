@@ -57,3 +57,31 @@ class Case:
 
     def connections(self) -> int:
         return len(self.server.connections(self.url))
+
+    def at_work(self) -> int:
+        """How many connections run a statement, or have a transaction open."""
+        lists = {
+            "mariadb": "SELECT (SELECT count(*) FROM information_schema.innodb_trx) + (SELECT count(*) FROM "
+            "information_schema.processlist WHERE db = DATABASE() AND command = 'Query' AND id <> CONNECTION_ID())",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' "
+            "AND pid <> pg_backend_pid()",
+        }
+        [(count,)] = self.rows(lists[self.kind])
+        return int(count)
+
+    def waits_for_locks(self) -> int:
+        """How many statements wait for another one's lock."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.innodb_lock_waits",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        }
+        [(count,)] = self.rows(lists[self.kind])
+        return int(count)
+
+    def is_stuck(self) -> bool:
+        """True while the server has rows to send to somebody who does not read them."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'Writing to net'",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'",
+        }
+        return self.rows(lists[self.kind]) != [(0,)]

@@ -2,68 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
-
-import msgspec
 import pytest
-from msgspec import Raw
 
-from penstock.channels import wire
-from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Query, Ran, Run
-from penstock.channels.db.exact import arrived, crossing
-from penstock.channels.db.service import DatabaseService
-from penstock.channels.service import Caller
+from penstock.channels.db.calls import Failed, Fetch, Query
 from tests.channels.db.server_case import SERIES, Case
-
-_decode = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=arrived).decode
-
-
-class Worker:
-    """One worker's calls, as they cross."""
-
-    def __init__(self, service: DatabaseService, name: str = "worker") -> None:
-        self.service = service
-        self.caller = Caller(name)
-
-    async def call(self, method: str, asked: Any) -> Any:
-        return await self.service.call(method, Raw(wire.encode(asked)), self.caller)
-
-    async def run(self, statement: str, parameters: Any = None, **options: Any) -> Ran:
-        answer = await self.try_to_run(statement, parameters, **options)
-        assert isinstance(answer, Ran), answer
-        return answer
-
-    async def try_to_run(self, statement: str, parameters: Any = None, **options: Any) -> Ran | Failed:
-        answer: Ran | Failed = await self.call(
-            "run", Run(statement, crossing(parameters, "parameters"), **options)
-        )
-        return answer
-
-    async def fail(self, statement: str, parameters: Any = None, **options: Any) -> Failed:
-        answer = await self.try_to_run(statement, parameters, **options)
-        assert isinstance(answer, Failed), answer
-        return answer
-
-    async def rows(self, statement: str, parameters: Any = None, **options: Any) -> list[list[Any]]:
-        ran = await self.run(statement, parameters, **options)
-        return [row async for row in self.rest(ran)]
-
-    async def rest(self, ran: Ran) -> AsyncIterator[list[Any]]:
-        chunk: Any = ran.chunk
-        while True:
-            for piece in chunk.rows:
-                for row in _decode(piece):
-                    yield row
-            if chunk.is_last:
-                return
-            chunk = await self.call("fetch", Fetch(ran.cursor or 0))
-            assert isinstance(chunk, Chunk), chunk
-
-    async def end(self, ran: Ran | Failed, *, commit: bool = True) -> Failed | None:
-        assert ran.transaction is not None
-        answer: Failed | None = await self.call("end", End(ran.transaction, is_commit=commit))
-        return answer
+from tests.channels.db.server_cursors import Worker
 
 
 @pytest.fixture
@@ -133,6 +76,19 @@ async def test_a_large_result_comes_chunk_by_chunk(case: Case, worker: Worker) -
         assert found[-1][0] == 20_000
         if options:
             await worker.end(ran)
+
+
+async def test_rows_are_counted_as_the_driver_does(case: Case, worker: Worker) -> None:
+    for count in (0, 1, 63, 64, 65, 128, 200):
+        ran = await worker.run(f"{SERIES[case.kind].format(1000)} LIMIT {count}")
+        assert (ran.chunk.row_count, ran.chunk.is_last) == (count, True)
+    await worker.run("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+    assert (await worker.run("UPDATE t SET v = 'c' WHERE id = 1")).chunk.row_count == 1
+    assert (await worker.run("DELETE FROM t")).chunk.row_count == 2
+    made = await worker.run("CREATE TABLE more (id INTEGER)")
+    with case.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE still_more (id INTEGER)")
+        assert made.chunk.row_count == cursor.rowcount
 
 
 async def test_an_open_result_holds_a_connection_until_it_is_dropped(case: Case, worker: Worker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from typing import Any, Final
 
 from aiomysql import SSCursor  # type: ignore[import-untyped]
@@ -77,9 +78,13 @@ class MySQLDriver:
         return bool(raw.closed)
 
     def has_heard(self, raw: Any) -> bool:
-        """The end of the stream, or bytes that nobody asked for."""
+        """Bytes that nobody asked for, or the end of the stream: those read already, and those on the socket."""
         reader = raw._reader  # noqa: SLF001 - the driver has no word for it
-        return reader is None or reader.eof_received or bool(reader._buffer)  # noqa: SLF001
+        if reader.eof_received or reader._buffer:  # noqa: SLF001
+            return True
+        poll = select.poll()
+        poll.register(raw._writer.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001
+        return bool(poll.poll(0))
 
     def in_transaction(self, raw: Any) -> bool:
         """A statement that failed may hold locks, so the server's flag is not asked."""

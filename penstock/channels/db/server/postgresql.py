@@ -46,15 +46,25 @@ _ROWS: Final = (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK, ExecStatus.TUP
 _COPYING: Final = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
 
 
+class Connection(psycopg.AsyncConnection[Any]):
+    """The driver's, which may have a BEGIN to send with its next statement."""
+
+    begin_words: bytes | None = None
+
+
 class PostgreSQLDriver:
     """Implements `Driver`."""
 
     backend = "postgresql"
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        """Transactions begin where we begin them."""
-        del url
-        return {"connect_args": {"autocommit": True}}
+        """Connections of our own class, whose transactions begin where we begin them."""
+        arguments, options = url.get_dialect()().create_connect_args(url)
+
+        async def connect() -> Connection:
+            return await Connection.connect(*arguments, **{**options, "autocommit": True})
+
+        return {"async_creator": connect}
 
     def number_of(self, raw: Any) -> int:
         """The process that serves it."""
@@ -83,8 +93,9 @@ class PostgreSQLDriver:
         await self._tell(raw, b";")
 
     async def prepare(self, raw: Any, mode: Mode | None, *, is_begun: bool) -> None:
-        """BEGIN, when none is open: also after a COMMIT that somebody wrote as a statement."""
+        """BEGIN, when none is open: also after a COMMIT that somebody wrote as a statement. It goes with the statement."""
         del is_begun
+        raw.begin_words = None
         if mode is None or self.in_transaction(raw):
             return
         words = "BEGIN"
@@ -94,7 +105,7 @@ class PostgreSQLDriver:
             words += " READ ONLY"
         if mode.is_deferrable:
             words += " DEFERRABLE"
-        await self._tell(raw, words.encode())
+        raw.begin_words = words.encode()
 
     async def commit(self, raw: Any) -> None:
         """COMMIT."""
@@ -112,6 +123,8 @@ class PostgreSQLDriver:
 
     async def run_many(self, raw: Any, statement: str, parameters: list[Any]) -> Result:
         """As the driver's: all in one pipeline."""
+        if raw.begin_words is not None:
+            await self._tell(raw, raw.begin_words)
         cursor = raw.cursor()
         await cursor.executemany(statement, parameters)
         return Written(cursor.rowcount, None, cursor.statusmessage)
@@ -152,10 +165,7 @@ class PostgreSQLDriver:
         return error.sqlstate, {name: value for name, value in found.items() if value is not None}
 
     async def _tell(self, raw: Any, words: bytes) -> None:
-        raw.pgconn.send_query(words)
-        for result in await raw.wait(generators.execute(raw.pgconn)):
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise errors.error_from_result(result)
+        await raw.wait(_told(raw.pgconn, words))
 
 
 class PostgreSQLResult:
@@ -169,6 +179,8 @@ class PostgreSQLResult:
         self._reader: Any = None
         self._rows: list[Any] = []
         self._is_first_over = False
+        # A BEGIN went with it.
+        self._has_company = False
         self.columns: list[str] | None = None
         self.exotic: list[int] = []
         self.row_count = -1
@@ -191,30 +203,62 @@ class PostgreSQLResult:
         return found
 
     def _begun(self, statement: str, parameters: Any) -> PQGen[None]:
-        cursor, wire = self._cursor, self._raw.pgconn
+        cursor, raw, wire = self._cursor, self._raw, self._raw.pgconn
         yield from cursor._start_query(statement)  # noqa: SLF001 - as the driver's `stream`
-        cursor._execute_send(cursor._convert_query(statement, parameters))  # noqa: SLF001
+        query = cursor._convert_query(statement, parameters)  # noqa: SLF001
+        begin, raw.begin_words = raw.begin_words, None
+        if begin is not None and not parameters and ";" in statement:
+            # It may be several statements, which go without parameters and without company.
+            yield from _told(wire, begin)
+            begin = None
+        if begin is None:
+            cursor._execute_send(query)  # noqa: SLF001
+            yield from generators.send(wire)
+        else:
+            self._has_company = True
+            wire.enter_pipeline_mode()
+            wire.send_query_params(begin, None)
+            wire.send_query_params(
+                query.query, query.params, param_types=query.types, param_formats=query.formats
+            )
+            wire.pipeline_sync()
+            yield from generators.send(wire)
+            yield from self._pass_begin()
         if psycopg.capabilities.has_stream_chunked():
             wire.set_chunked_rows_mode(_CHUNK_ROWS)
         else:
             wire.set_single_row_mode()
-        yield from generators.send(wire)
         yield from self._taken()
+
+    def _pass_begin(self) -> PQGen[None]:
+        result = yield from generators.fetch(self._raw.pgconn)
+        yield from _passed(self._raw.pgconn)
+        if result is not None and result.status == ExecStatus.FATAL_ERROR:
+            # The statement was not run.
+            yield from _passed(self._raw.pgconn)
+            yield from self._end()
+            raise errors.error_from_result(result)
+
+    def _end(self) -> PQGen[None]:
+        self.is_read = True
+        if self._has_company:
+            yield from generators.fetch(self._raw.pgconn)
+            self._raw.pgconn.exit_pipeline_mode()
 
     def _taken(self) -> PQGen[None]:
         # Until rows are there of which more may follow: of a short result the end comes with it, in one wait.
         while len(self._rows) < _CHUNK_ROWS and not self.is_read:
             result = yield from generators.fetch(self._raw.pgconn)
             if result is None:
-                self.is_read = True
+                yield from self._end()
             else:
                 yield from self._take(result)
 
     def _take(self, result: Any) -> PQGen[None]:
         status = result.status
         if status == ExecStatus.FATAL_ERROR:
-            self.is_read = True
             yield from _passed(self._raw.pgconn)
+            yield from self._end()
             raise errors.error_from_result(result)
         if status in _COPYING:
             # Nothing gets it out of this.
@@ -231,11 +275,12 @@ class PostgreSQLResult:
             if result.ntuples:
                 self._reader.set_pgresult(result, set_loaders=False)
                 self._rows += self._reader.load_rows(0, result.ntuples, tuple)
-        if status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK):
-            self._is_first_over = True
+        if result.command_status:
+            # The library hangs it on the last chunk, or on the empty result behind a full one.
             count = result.command_tuples
             self.row_count = -1 if count is None else count
-            self.status = (result.command_status or b"").decode() or None
+            self.status = result.command_status.decode()
+        self._is_first_over = status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK)
 
     def _describe(self, result: Any) -> None:
         self._cursor.pgresult = result
@@ -243,6 +288,13 @@ class PostgreSQLResult:
         self._reader.set_pgresult(result, set_loaders=True)
         self.columns = [column.name for column in self._cursor.description]
         self.exotic = [position for position in range(result.nfields) if result.ftype(position) not in _PLAIN]
+
+
+def _told(wire: Any, words: bytes) -> PQGen[None]:
+    wire.send_query(words)
+    for result in (yield from generators.execute(wire)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result)
 
 
 def _passed(wire: Any) -> Generator[Any, Any, None]:
