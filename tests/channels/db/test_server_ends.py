@@ -233,3 +233,30 @@ async def test_a_block_whose_error_was_caught_is_not_committed_by_halves(case: C
     with pytest.raises(DatabaseError, match="so it was rolled back"):
         await run()
     assert case.rows("SELECT count(*) FROM t") == [(0,)]
+
+
+async def test_a_frozen_server_keeps_nobody_for_ever(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = (
+        "pool._PING_S",
+        "pool._ROLLBACK_S",
+        "work._PATIENCE_S",
+        "mysql_connection.CONNECT_S",
+        "postgresql.CONNECT_S",
+    )
+    for name in limits:
+        monkeypatch.setattr(f"penstock.channels.db.server.{name}", 0.1)
+    service = await case.service(server_connections=2, idle_test_s=0, transaction_idle_s=0.05)
+    worker, another = Worker(service), Worker(service, "another")
+    await worker.run("SELECT 1", begins=True)
+    await another.run("SELECT 1")
+    case.server.freeze()
+    try:
+        async with asyncio.timeout(5):
+            # Whoever was there gives no sign of life, and nobody lets us in.
+            failed = await another.fail("SELECT 1")
+            assert failed.code_name == "DatabaseBusy"
+            assert "cannot be reached" in failed.text
+            service.forget(worker.caller)
+            await service.aclose()
+    finally:
+        case.server.thaw()

@@ -11,10 +11,10 @@ from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Ran, Run
 from penstock.channels.db.server.driver import Driver, Mode
 from penstock.channels.db.server.faults import DriverFailure, failed
 from penstock.channels.db.server.pool import Pool
+from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Left, Runner, Statement
 from penstock.channels.db.server.transactions import Transactions
-from penstock.channels.db.server.verdicts import check
 from penstock.channels.db.server.work import Work, Works
 from penstock.channels.db.stepping import over
 from penstock.channels.service import Caller

@@ -19,6 +19,8 @@ class Mode:
     is_deferrable: bool = False
 
 
+#: What a server gets to let a connection in.
+CONNECT_S: Final = 10.0
 USUAL: Final = Mode()
 _LEVELS: Final = ("READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
 

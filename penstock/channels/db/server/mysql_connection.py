@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import aiomysql  # type: ignore[import-untyped]
 from pymysql.constants import CLIENT
 from pymysql.converters import escape_item
 from sqlalchemy import URL
+
+from penstock.channels.db.server.driver import CONNECT_S
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc]
@@ -49,7 +52,9 @@ def creator(url: URL) -> Callable[[], Awaitable[Any]]:
 
     async def connect() -> Any:
         connection = Connection(*arguments, **{**options, "autocommit": True})
-        await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
+        # The driver bounds the TCP connection at most, and not the greeting.
+        async with asyncio.timeout(CONNECT_S):
+            await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
         return connection
 
     return connect

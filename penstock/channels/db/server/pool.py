@@ -14,10 +14,15 @@ from sqlalchemy.util import greenlet_spawn
 
 from penstock.channels.db.server.driver import Driver
 from penstock.channels.db.server.faults import words_of
+from penstock.channels.db.server.patience import within
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseBusy
 
+#: What a server gets for an answer: to a sign of life, to a rollback, to a goodbye.
+_PING_S: Final = 5.0
+_ROLLBACK_S: Final = 10.0
+_CLOSE_S: Final = 2.0
 #: When a connection was given back, in its record.
 _USED_S: Final = "penstock_used_s"
 
@@ -69,12 +74,12 @@ class Pool:
         raw = lent.raw
         try:
             if not lent.is_spoilt and not self._driver.is_closed(raw) and self._driver.in_transaction(raw):
-                await self._driver.roll_back(raw)
+                await within(_ROLLBACK_S, self._driver.roll_back(raw))
         except Exception:  # noqa: BLE001 - it is closed then
             lent.is_spoilt = True
         if lent.is_spoilt or self._driver.is_closed(raw):
             with suppress(Exception):
-                await greenlet_spawn(lent.proxied.invalidate)
+                await within(_CLOSE_S, greenlet_spawn(lent.proxied.invalidate))
         else:
             lent.proxied.info[_USED_S] = time.monotonic()
         lent.proxied.close()
@@ -111,7 +116,7 @@ class Pool:
         if used_s > self._suspect_s and time.monotonic() - used_s < self._section.idle_test_s:
             return True
         try:
-            await self._driver.ping(lent.raw)
+            await within(_PING_S, self._driver.ping(lent.raw))
         except Exception as error:
             if not self._driver.is_error(error):
                 raise

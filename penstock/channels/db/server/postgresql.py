@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 from collections.abc import Generator
 from typing import Any, Final
@@ -13,7 +14,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import URL
 
 from penstock.channels.db.exact import crossing
-from penstock.channels.db.server.driver import Mode, Result, Written, check_isolation
+from penstock.channels.db.server.driver import CONNECT_S, Mode, Result, Written, check_isolation
 from penstock.errors import DatabaseError
 
 #: How long the server is asked to end a statement.
@@ -62,7 +63,8 @@ class PostgreSQLDriver:
         arguments, options = url.get_dialect()().create_connect_args(url)
 
         async def connect() -> Connection:
-            return await Connection.connect(*arguments, **{**options, "autocommit": True})
+            async with asyncio.timeout(CONNECT_S):
+                return await Connection.connect(*arguments, **{**options, "autocommit": True})
 
         return {"async_creator": connect}
 

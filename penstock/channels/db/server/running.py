@@ -18,9 +18,9 @@ from typing import Any, TypeAlias
 from penstock.channels.db.server.driver import USUAL, Driver, Mode
 from penstock.channels.db.server.faults import DriverFailure, words_of
 from penstock.channels.db.server.pool import Lent, Pool
+from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.transactions import Transaction, Transactions
-from penstock.channels.db.server.verdicts import check
 from penstock.channels.db.server.work import Work
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
@@ -62,13 +62,13 @@ class Runner:
 
     async def alone(self, statement: Statement, use: Use, work: Work) -> tuple[Any, Left | None]:
         """What `use` makes of the result, and what is left of it."""
-        verdict = check(statement.text, in_transaction=False)
+        ruling = check(statement.text, in_transaction=False)
         lent = await self._lend(work.caller, work)
         left: Left | None = None
         try:
             with self._noting(lent), work.on(lent):
                 await self._driver.prepare(lent.raw, USUAL if statement.is_many else None, is_begun=False)
-                lent.is_spoilt |= verdict.leaves
+                lent.is_spoilt |= ruling.leaves
                 opened = await self._send(lent, statement)
                 try:
                     answer = await use(opened)
@@ -90,7 +90,7 @@ class Runner:
         self, transaction: Transaction, statement: Statement, use: Use, work: Work
     ) -> tuple[Any, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
-        verdict = check(statement.text, in_transaction=True)
+        ruling = check(statement.text, in_transaction=True)
         lent = transaction.lent
         left: Left | None = None
         async with self._turn(transaction, work):
@@ -98,7 +98,7 @@ class Runner:
                 raise _unread()
             is_begun, transaction.is_begun = transaction.is_begun, True
             await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
-            lent.is_spoilt |= verdict.leaves
+            lent.is_spoilt |= ruling.leaves
             opened = transaction.result = await self._send(lent, statement)
             answer = await use(opened)
             if statement.keeps and not opened.is_done:

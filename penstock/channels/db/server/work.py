@@ -8,10 +8,11 @@ fails by that, and its connection is thrown away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from penstock.channels.db.server.patience import within
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
 
@@ -45,7 +46,7 @@ class Work:
 class Works:
     """The works that run; `kill` tells the server to end what runs on a driver's connection."""
 
-    def __init__(self, kill: Callable[[Any], Awaitable[None]]) -> None:
+    def __init__(self, kill: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         self._kill = kill
         self._running: set[Work] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -81,24 +82,27 @@ class Works:
         task.add_done_callback(self._background.discard)
 
     async def wait(self) -> None:
-        """End what runs; returns when nothing does."""
+        """End what runs; returns when nothing does, or the server does not answer."""
         for work in list(self._running):
             self.end(work)
         while self._background:
-            await asyncio.wait(self._background)
+            _, late = await asyncio.wait(self._background, timeout=3 * _PATIENCE_S)
+            if late:
+                # A frozen server must not keep the service from ending.
+                return
 
     async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
         if work.lent is not None:
             # It may have ended by itself, or the server be gone.
             with suppress(Exception):
-                await self._kill(work.lent.raw)
+                await within(_PATIENCE_S, self._kill(work.lent.raw))
         elif not work.is_let_through:
             # It waits for a connection.
             task.cancel()
         _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
         if late:
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=_PATIENCE_S)
 
     def _ended(self, work: Work, task: asyncio.Task[Any]) -> None:
         self._running.discard(work)

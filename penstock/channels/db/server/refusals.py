@@ -42,7 +42,7 @@ _LONGEST_CACHED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Ruling:
     """What is known of a statement from its text."""
 
     refusal: str | None
@@ -53,7 +53,7 @@ class Verdict:
     """The connection is not for anybody else after it."""
 
 
-def check(statement: str, *, in_transaction: bool) -> Verdict:
+def check(statement: str, *, in_transaction: bool) -> Ruling:
     """Raises `DatabaseError` for a statement that does not cross, or not there."""
     found = _cached(statement) if len(statement) <= _LONGEST_CACHED else _judge(statement)
     if found.refusal is not None:
@@ -68,10 +68,10 @@ def check(statement: str, *, in_transaction: bool) -> Verdict:
     return found
 
 
-def _judge(statement: str) -> Verdict:
+def _judge(statement: str) -> Ruling:
     refusal = next((why for pattern, why in _REFUSED if pattern.match(statement)), None)
     leaves = left_by(statement) is not None and not _ENDS_WITH_ITS_TRANSACTION.match(statement)
-    return Verdict(refusal, _FOR_THE_NEXT.match(statement) is not None, leaves)
+    return Ruling(refusal, _FOR_THE_NEXT.match(statement) is not None, leaves)
 
 
 _cached = lru_cache(maxsize=1024)(_judge)
