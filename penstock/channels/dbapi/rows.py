@@ -59,6 +59,13 @@ class Rows:
         while self._open is not None:
             self.more()
 
+    def has(self, count: int) -> bool:
+        """True when so many are left; they are brought here."""
+        while len(self.ready) < count:
+            if not self.more():
+                return False
+        return True
+
     def taking(self, most: int) -> Iterator[tuple[Any, ...]]:
         """At most so many, all of them for -1; those that were taken are gone from here."""
         while most and (self.ready or self.more()):

@@ -37,6 +37,7 @@ class Connection(ServerConnection):
     NotSupportedError = err.NotSupportedError
 
     charset = encoding = _CHARSET
+    count_of_none = 0
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from pymysql import err
 
 from penstock.channels.dbapi.mysql.errors import refuse
-from penstock.channels.dbapi.mysql.parameters import bound
+from penstock.channels.dbapi.mysql.parameters import bound, spread
 from penstock.channels.dbapi.server.cursor import ServerCursor
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class Cursor(ServerCursor):
     """As `pymysql.cursors.Cursor`."""
+
+    _many: Any = tuple
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -58,6 +60,8 @@ class Cursor(ServerCursor):
             statement = _text(query)
             self._executed = statement
             self._last_row_id = None
+            if args is not None:
+                statement, args = spread(statement, args)
             ran = self.run(statement, None if args is None else bound(args))
             self._last_row_id = ran.last_row_id
             return self.rowcount
@@ -90,12 +94,13 @@ class Cursor(ServerCursor):
         """At most `size` rows, `arraysize` without it; () for a statement that gives none."""
         with self._fetching():
             rows = self._made(self.taking(size or self.arraysize))
-            return rows if self._rows is not None else ()
+            return self._many(rows) if self._rows is not None else ()
 
-    def fetchall(self) -> list[Any]:
+    def fetchall(self) -> Any:
         """All rows that are left, in this process's memory; iterate over the cursor to read a large result."""
         with self._fetching():
-            return self._made(self.taking(-1))
+            rows = self._made(self.taking(-1))
+            return self._many(rows) if self._rows is not None else []
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Forwards only. Raises `NotSupportedError` for backwards, `IndexError` beyond the end."""
@@ -103,10 +108,10 @@ class Cursor(ServerCursor):
             msg = f"unknown scroll mode {mode}"
             raise err.ProgrammingError(msg)
         with self._fetching():
-            steps = value if mode == "relative" else value - self._position
-            if steps < 0:
+            is_there = self.skip(value, mode)
+            if is_there is None:
                 refuse("scroll backwards")
-            if len(self.taking(steps)) < steps:
+            if not is_there:
                 msg = "out of range"
                 raise IndexError(msg)
 
@@ -154,6 +159,7 @@ class SSCursor(Cursor):
     """As `pymysql.cursors.SSCursor`: a result ends with its transaction. Rows come in chunks here as there."""
 
     is_streamed = True
+    _many = list
 
     def fetchall_unbuffered(self) -> Iterator[Any]:
         """All rows that are left, one after the other."""
@@ -164,6 +170,7 @@ class DictCursorMixin:
     """Rows as mappings; of two columns with one name the last wins, so name them apart with AS."""
 
     dict_type: Any = dict
+    _many: Any = list
     _ran: Any
 
     def _made(self, rows: list[tuple[Any, ...]]) -> list[Any]:

@@ -47,7 +47,11 @@ class Session(ServerSession):
         kind = getattr(err, failed.name, err.DatabaseError)
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             kind = err.DatabaseError
-        return kind(*(failed.arguments or [failed.text]))
+        error = kind(*(failed.arguments or [failed.text]))
+        if failed.sqlstate is not None:
+            # Newer versions of the driver have it.
+            error.sqlstate = failed.sqlstate  # type: ignore[attr-defined] # not in its stubs yet
+        return error
 
     def operational(self, text: str) -> Exception:
         """Without a number, which only the server gives."""

@@ -127,10 +127,10 @@ class Cursor(ServerCursor):
             raise ValueError(msg)
         with self.using():
             self._check_has_rows()
-            steps = value if mode == "relative" else value - self._position
-            if steps < 0:
+            is_there = self.skip(value, mode)
+            if is_there is None:
                 refuse("scroll backwards")
-            if len(self.taking(steps)) < steps:
+            if not is_there:
                 msg = "position out of bound"
                 raise IndexError(msg)
 

@@ -20,7 +20,7 @@ class Transaction:
         self, connection: Connection, savepoint_name: str | None = None, *, force_rollback: bool = False
     ) -> None:
         self.connection = connection
-        self.savepoint_name = savepoint_name
+        self.savepoint_name = savepoint_name or ""
         self.force_rollback = force_rollback
         self._is_outer = False
         self._is_used = False
@@ -67,5 +67,5 @@ class Transaction:
             self._say("RELEASE")
 
     def _say(self, verb: str) -> None:
-        name = (self.savepoint_name or "").replace('"', '""')
+        name = self.savepoint_name.replace('"', '""')
         self.connection.execute(f'{verb} "{name}"')

@@ -13,18 +13,19 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from penstock.channels.db.calls import Chunk, Ran, Run
 from penstock.channels.dbapi.rows import Rows
 from penstock.channels.dbapi.server.control import Beginning, Control, Verb, control_of, merged
 from penstock.channels.dbapi.server.session import ServerSession
 
-_NOTHING: Final = Ran(None, Chunk([], is_last=True))
-
 
 class ServerConnection(ABC):
     """What is the same for each driver; one thread at a time is in here."""
+
+    count_of_none = -1
+    """What the driver counts for a statement that does not deal with rows."""
 
     def __init__(self, session: ServerSession, *, autocommit: bool) -> None:
         self.session = session
@@ -71,7 +72,7 @@ class ServerConnection(ABC):
     def run(self, statement: str, parameters: Any, *, is_many: bool = False) -> Ran:
         """Run a cursor's statement, in the transaction that the driver would begin for it."""
         if not is_many and not parameters and self._is_obeyed(statement):
-            return _NOTHING
+            return Ran(None, Chunk([], is_last=True, row_count=self.count_of_none))
         self._keep_unread()
         how = merged(self.beginning, self._next)
         asked = Run(

@@ -85,6 +85,16 @@ class ServerCursor(ABC):
         self._position += len(taken)
         return taken
 
+    def skip(self, value: int, mode: str) -> bool | None:
+        """Scroll forwards; False beyond the end, None for backwards, where it stays as it is."""
+        steps = value - self._position if mode == "absolute" else value
+        if steps < 0:
+            return None
+        if self._rows is None or not self._rows.has(steps + 1):
+            return False
+        self.taking(steps)
+        return True
+
     def discard(self) -> None:
         """What an earlier statement gave is not wanted any more."""
         rows, self._rows, self._ran = self._rows, None, None
