@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
+import msgspec
 import pytest
 
-from penstock.channels.db.calls import Failed, Fetch, Query
+from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
+from penstock.errors import DatabaseError
+from tests.channels.conftest import local
 from tests.channels.db.server_case import SERIES, Case
 from tests.channels.db.server_cursors import Worker
 
@@ -157,3 +163,115 @@ async def test_ctx_db_takes_many_and_streams(case: Case, worker: Worker) -> None
     assert await worker.call("execute", Query("DELETE FROM t WHERE id < :top", {"top": 10}, number)) == 10
     await worker.call("commit", number)
     assert case.rows("SELECT count(*) FROM t") == [(2990,)]
+
+
+async def test_of_ctx_db_s_many_rows_none_is_kept_when_one_fails(case: Case, worker: Worker) -> None:
+    insert = "INSERT INTO t (id, v) VALUES (:id, :v)"
+    # MariaDB takes them in several statements, of which the last one fails.
+    rows = [{"id": number, "v": f"{number:0100}"} for number in [*range(2000), 5]]
+    for number in (None, await worker.call("begin", None)):
+        with pytest.raises(DatabaseError):
+            await worker.call("execute", Query(insert, rows, number))
+        if case.kind == "mariadb" and number is not None:
+            found = await worker.call("fetch_one", Query("SELECT count(*) AS n FROM t", None, number))
+            assert msgspec.msgpack.decode(found.pieces[0]) == [[0]]
+            assert await worker.call("execute", Query(insert, rows[:10], number)) == 10
+            await worker.call("commit", number)
+            assert case.rows("SELECT count(*) FROM t") == [(10,)]
+        else:
+            assert case.rows("SELECT count(*) FROM t") == [(0,)]
+
+
+async def test_a_row_that_fails_late_fails_the_fetch_and_leaves_the_connection_usable(
+    case: Case, worker: Worker
+) -> None:
+    if case.kind == "mariadb":
+        case.rows(
+            "CREATE PROCEDURE p() BEGIN SELECT 1 AS a; SELECT 2 AS b; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'late'; END"
+        )
+        failed = await worker.fail("CALL p()")
+        assert (failed.code, failed.text) == (1644, "(1644, 'late')")
+        assert await worker.rows("SELECT 1") == [[1]]
+        return
+    statement = "SELECT 1 / (20000 - i), repeat('x', 100) FROM generate_series(1, 100000) AS i"
+    for begins in (False, True):
+        ran = await worker.run(statement, begins=begins)
+        answer: Any = ran.chunk
+        while isinstance(answer, Chunk):
+            answer = await worker.call("fetch", Fetch(ran.cursor or 0))
+        assert (answer.name, answer.transaction, answer.is_lost) == ("DivisionByZero", ran.transaction, False)
+        assert isinstance(await worker.call("fetch", Fetch(ran.cursor or 0)), Failed)
+        if begins:
+            await worker.end(answer, commit=False)
+        assert await worker.rows("SELECT 1") == [[1]]
+
+
+async def test_a_value_that_python_has_no_room_for_is_the_driver_s_error(case: Case, worker: Worker) -> None:
+    if case.kind == "mariadb":
+        # Its driver gives the text.
+        assert await worker.rows("SELECT CAST(0 AS DATE)") == [["0000-00-00"]]
+        return
+    for begins in (False, True):
+        failed = await worker.fail(
+            "SELECT 'infinity'::date, repeat('x', 10000) FROM generate_series(1, 1000)", begins=begins
+        )
+        assert failed.name == "DataError"
+        assert await worker.rows("SELECT 1", transaction=failed.transaction) == [[1]]
+        if begins:
+            await worker.end(failed)
+
+
+async def test_what_a_procedure_says_behind_its_first_result_is_read_and_left(
+    case: Case, worker: Worker
+) -> None:
+    if case.kind == "mariadb":
+        case.rows(
+            "CREATE PROCEDURE p() BEGIN SELECT 1 AS a; SELECT 2 AS b; INSERT INTO t VALUES (1, 'a'); END"
+        )
+        first, last = "CALL p()", "SELECT count(*) FROM t"
+    else:
+        # Several statements in one text: the driver has further results, too.
+        first, last = "SELECT 1 AS a; SELECT 2 AS b; INSERT INTO t VALUES (1, 'a')", "SELECT count(*) FROM t"
+    for count, begins in ((1, False), (2, True)):
+        ran = await worker.run(first, begins=begins)
+        assert ran.columns == ["a"]
+        assert [row async for row in worker.rest(ran)] == [[1]]
+        assert await worker.rows(last, transaction=ran.transaction) == [[1]]
+        if begins:
+            await worker.end(ran)
+        case.rows(f"DELETE FROM t WHERE {count} = {count}")
+
+
+async def test_a_commit_that_is_written_as_a_statement_begins_the_next_transaction(
+    case: Case, worker: Worker
+) -> None:
+    ran = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
+    await worker.run("COMMIT", transaction=ran.transaction)
+    await worker.run("INSERT INTO t VALUES (2, 'b')", transaction=ran.transaction)
+    assert case.rows("SELECT id FROM t") == [(1,)]
+    assert await worker.end(ran, commit=False) is None
+    assert case.rows("SELECT id FROM t") == [(1,)]
+
+
+async def test_tasks_of_one_transaction_take_turns(case: Case, worker: Worker) -> None:
+    db = local(worker.service)
+    async with db.transaction() as tx:
+        inserts = (tx.execute("INSERT INTO t (id) VALUES (:id)", {"id": number}) for number in range(20))
+        assert await asyncio.gather(*inserts) == [1] * 20
+    assert case.rows("SELECT count(*) FROM t") == [(20,)]
+
+
+async def test_a_row_longer_than_a_frame_is_refused(case: Case) -> None:
+    worker = Worker(await case.service(frame_bytes=1 << 16, server_connections=1))
+    for begins in (False, True):
+        failed = await worker.fail("SELECT repeat('x', 70000) AS v", begins=begins)
+        assert failed.name == "DataError"
+        assert "limits.frame_bytes" in failed.text
+        assert await worker.rows("SELECT 1", transaction=failed.transaction) == [[1]]
+        await worker.call("reset", None)
+    assert await worker.rows(
+        "SELECT repeat('x', 40000) AS v, i FROM (SELECT 1 AS i UNION SELECT 2) AS two"
+    ) == [
+        ["x" * 40000, 1],
+        ["x" * 40000, 2],
+    ]

@@ -128,8 +128,8 @@ class Driver(Protocol):
         """Run a statement in the driver's paramstyle; None as parameters: % is not special."""
         ...
 
-    async def run_many(self, raw: Any, statement: str, parameters: list[Any]) -> Result:
-        """The driver's executemany."""
+    async def run_many(self, raw: Any, statement: str, parameters: list[Any], *, is_whole: bool) -> Result:
+        """The driver's executemany; `is_whole`: when one fails, those before it are undone where the server would keep them."""
         ...
 
     async def cut(self, raw: Any) -> bool:

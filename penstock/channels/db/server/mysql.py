@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from contextlib import suppress
 from typing import Any, Final
 
 from aiomysql import SSCursor  # type: ignore[import-untyped]
@@ -127,15 +128,25 @@ class MySQLDriver:
         )
         return MySQLResult(raw, raw._result)  # noqa: SLF001 - as the driver's cursors
 
-    async def run_many(self, raw: Any, statement: str, parameters: list[Any]) -> Result:
+    async def run_many(self, raw: Any, statement: str, parameters: list[Any], *, is_whole: bool) -> Result:
         """As the driver's, with shorter statements: building them must not hold up the loop."""
+        if is_whole:
+            await raw.query("SAVEPOINT penstock_many")
         cursor = SSCursor(raw)
         cursor.max_stmt_length = _STATEMENT_BYTES
         try:
             await cursor.executemany(statement, parameters)
-            return Written(max(cursor.rowcount, 0), cursor.lastrowid)
+        except Exception:
+            if is_whole:
+                # It is gone with the transaction, or with the connection.
+                with suppress(err.MySQLError, OSError):
+                    await raw.query("ROLLBACK TO SAVEPOINT penstock_many")
+            raise
         finally:
             await cursor.close()
+        if is_whole:
+            await raw.query("RELEASE SAVEPOINT penstock_many")
+        return Written(max(cursor.rowcount, 0), cursor.lastrowid)
 
     async def cut(self, raw: Any) -> bool:
         """Never: the server sends all of a result."""

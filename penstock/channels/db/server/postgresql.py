@@ -123,8 +123,9 @@ class PostgreSQLDriver:
         await result.begin(statement, parameters)
         return result
 
-    async def run_many(self, raw: Any, statement: str, parameters: list[Any]) -> Result:
-        """As the driver's: all in one pipeline."""
+    async def run_many(self, raw: Any, statement: str, parameters: list[Any], *, is_whole: bool) -> Result:
+        """As the driver's: all in one pipeline. The server undoes everything with the one that fails."""
+        del is_whole
         if raw.begin_words is not None:
             await self._tell(raw, raw.begin_words)
         cursor = raw.cursor()
@@ -274,15 +275,24 @@ class PostgreSQLResult:
         if status in _ROWS:
             if self.columns is None:
                 self._describe(result)
-            if result.ntuples:
-                self._reader.set_pgresult(result, set_loaders=False)
-                self._rows += self._reader.load_rows(0, result.ntuples, tuple)
+            try:
+                self._load(result)
+            except Exception:
+                # A value that Python has no room for; the rest would stand in the way of the next statement.
+                yield from _passed(self._raw.pgconn)
+                yield from self._end()
+                raise
         if result.command_status:
             # The library hangs it on the last chunk, or on the empty result behind a full one.
             count = result.command_tuples
             self.row_count = -1 if count is None else count
             self.status = result.command_status.decode()
         self._is_first_over = status not in (ExecStatus.SINGLE_TUPLE, ExecStatus.TUPLES_CHUNK)
+
+    def _load(self, result: Any) -> None:
+        if result.ntuples:
+            self._reader.set_pgresult(result, set_loaders=False)
+            self._rows += self._reader.load_rows(0, result.ntuples, tuple)
 
     def _describe(self, result: Any) -> None:
         self._cursor.pgresult = result

@@ -35,7 +35,11 @@ class Statement:
     text: str
     parameters: Any = None
     is_many: bool = False
+    """`parameters` are a list of them."""
+    is_whole: bool = False
+    """Of many none is kept when one fails, inside a transaction too."""
     keeps: bool = False
+    """What is not read stays to be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Runner:
             is_begun, transaction.is_begun = transaction.is_begun, True
             await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
             lent.is_spoilt |= ruling.leaves
-            opened = transaction.result = await self._send(lent, statement)
+            opened = transaction.result = await self._send(lent, statement, is_whole=statement.is_whole)
             answer = await use(opened)
             if statement.keeps and not opened.is_done:
                 left = Left(opened, lent, transaction)
@@ -196,9 +200,11 @@ class Runner:
             raise asyncio.CancelledError
         return lent
 
-    async def _send(self, lent: Lent, statement: Statement) -> OpenResult:
-        send = self._driver.run_many if statement.is_many else self._driver.run
-        return OpenResult(await send(lent.raw, statement.text, statement.parameters))
+    async def _send(self, lent: Lent, statement: Statement, *, is_whole: bool = False) -> OpenResult:
+        text, parameters = statement.text, statement.parameters
+        if statement.is_many:
+            return OpenResult(await self._driver.run_many(lent.raw, text, parameters, is_whole=is_whole))
+        return OpenResult(await self._driver.run(lent.raw, text, parameters))
 
     async def _settle(self, lent: Lent, opened: OpenResult) -> None:
         with suppress(Exception):
