@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal, NoReturn
 
@@ -112,7 +113,7 @@ class DriverSession(ABC):
         """Harmless without a transaction."""
         if self._is_unsettled:
             # Nobody knows what has become of the call that was cut short.
-            self.link.reset()
+            self.link.reset(self)
             return
         self._lost = None
         self._end("rollback")
@@ -131,6 +132,27 @@ class DriverSession(ABC):
         self._lost = None
         self._cursors.clear()
         self.dropped.clear()
+
+    def lose(self) -> None:
+        """The loop has rolled it back with the call of another connection, which was cut short."""
+        was_open = self._number is not None
+        self.forget()
+        if was_open:
+            self._lost = (
+                "the transaction is over: a call of another connection of this worker was cut short, and all that the "
+                "worker had open was rolled back"
+            )
+
+    def abandon(self) -> None:
+        """Roll back and close what nobody holds any more; what the driver says to it is nobody's."""
+        for end in (self.rollback, self.close):
+            with suppress(self.errors):
+                end()
+
+    @property
+    @abstractmethod
+    def errors(self) -> type[Exception]:
+        """The root of what the driver raises."""
 
     @abstractmethod
     def failure(self, failed: Failed) -> Exception:

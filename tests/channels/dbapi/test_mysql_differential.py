@@ -202,6 +202,27 @@ def fetching(connection: Any) -> Iterator[Any]:
     yield attempt(cursor.execute, "SELECT 1"), attempt(cursor.close)
 
 
+def cursor_classes(connection: Any) -> Iterator[Any]:
+    classes = pymysql.cursors if isinstance(connection, pymysql.Connection) else mysql.cursors
+    for name in ("Cursor", "DictCursor", "SSCursor", "SSDictCursor"):
+        with connection.cursor(getattr(classes, name)) as cursor:
+            cursor.execute(
+                "SELECT 1 AS a, 'x' AS b UNION SELECT 2, 'y' UNION SELECT 3, 'z' UNION SELECT 4, NULL"
+            )
+            yield (
+                cursor.fetchone(),
+                cursor.fetchmany(2),
+                cursor.fetchall(),
+                cursor.fetchone(),
+                cursor.fetchmany(1),
+            )
+            cursor.execute("SELECT 1 AS a FROM dual WHERE 0")
+            yield cursor.fetchall(), cursor.fetchmany()
+    with connection.cursor(classes.SSCursor) as cursor:
+        cursor.execute(NUMBERS)
+        yield len(list(cursor.fetchall_unbuffered()))
+
+
 def transactions(connection: Any) -> Iterator[Any]:
     rows(connection, TABLE)
     for statement in [
@@ -258,7 +279,15 @@ def closed_things(connection: Any) -> Iterator[Any]:
 
 
 PROGRAMS = [
-    *(every_kind_of_value, columns_of_every_type, what_cannot_be_bound, changes_and_counts, errors, fetching),
+    *(
+        every_kind_of_value,
+        columns_of_every_type,
+        what_cannot_be_bound,
+        changes_and_counts,
+        errors,
+        fetching,
+        cursor_classes,
+    ),
     *(transactions, procedures, closed_things),
 ]
 

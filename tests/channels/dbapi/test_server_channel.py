@@ -323,6 +323,41 @@ def test_a_deadline_inside_a_call_leaves_a_connection_that_wants_a_rollback(
     assert values(kind) == ["kept"]
 
 
+def test_a_call_cut_short_costs_the_worker_s_other_transactions_with_words(
+    kind: Kind, service: Served
+) -> None:
+    with (
+        installed() as deadline,
+        closing(kind.module.connect()) as other,
+        closing(kind.module.connect()) as cut,
+    ):
+        rows(other, "INSERT INTO t VALUES (1, 'gone with it')")
+        deadline.arm(0.05)
+        with pytest.raises(DeadlineExceeded):
+            rows(cut, kind.sleep)
+        cut.rollback()
+        with pytest.raises(
+            kind.driver.OperationalError, match="another connection of this worker was cut short"
+        ):
+            rows(other, "INSERT INTO t VALUES (2, 'no half')")
+        other.rollback()
+        rows(other, "INSERT INTO t VALUES (3, 'kept')")
+        other.commit()
+    assert values(kind) == ["kept"]
+
+
+def test_a_lost_connection_that_nobody_holds_any_more_costs_nobody_else_anything(
+    kind: Kind, service: Served
+) -> None:
+    connection = kind.module.connect()
+    ((number,),) = rows(connection, kind.own_id)
+    kind.server.kill_connection(number)
+    del connection
+    gc.collect()
+    with closing(kind.module.connect()) as connection:
+        assert rows(connection, "SELECT 1") == [(1,)]
+
+
 def test_threads_share_a_connection_one_statement_at_a_time(kind: Kind, service: Served) -> None:
     connection = kind.module.connect()
 

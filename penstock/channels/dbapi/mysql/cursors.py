@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 class Cursor(ServerCursor):
     """As `pymysql.cursors.Cursor`."""
 
-    _many: Any = tuple
-
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._executed: str | None = None
@@ -94,13 +92,13 @@ class Cursor(ServerCursor):
         """At most `size` rows, `arraysize` without it; () for a statement that gives none."""
         with self._fetching():
             rows = self._made(self.taking(size or self.arraysize))
-            return self._many(rows) if self._rows is not None else ()
+            return self._some(rows) if self._rows is not None else ()
 
     def fetchall(self) -> Any:
         """All rows that are left, in this process's memory; iterate over the cursor to read a large result."""
         with self._fetching():
             rows = self._made(self.taking(-1))
-            return self._many(rows) if self._rows is not None else []
+            return self._all(rows) if self._rows is not None else []
 
     def scroll(self, value: int, mode: str = "relative") -> None:
         """Forwards only. Raises `NotSupportedError` for backwards, `IndexError` beyond the end."""
@@ -154,23 +152,34 @@ class Cursor(ServerCursor):
     def _made(self, rows: list[tuple[Any, ...]]) -> list[Any]:
         return rows
 
+    # The driver's sequences are tuples here and lists there.
+    def _all(self, rows: list[Any]) -> Any:
+        return tuple(rows)
+
+    def _some(self, rows: list[Any]) -> Any:
+        return self._all(rows)
+
 
 class SSCursor(Cursor):
     """As `pymysql.cursors.SSCursor`: a result ends with its transaction. Rows come in chunks here as there."""
 
     is_streamed = True
-    _many = list
 
     def fetchall_unbuffered(self) -> Iterator[Any]:
         """All rows that are left, one after the other."""
         return iter(self.fetchone, None)
+
+    def _all(self, rows: list[Any]) -> Any:
+        return rows
+
+    def _some(self, rows: list[Any]) -> Any:
+        return rows or ()
 
 
 class DictCursorMixin:
     """Rows as mappings; of two columns with one name the last wins, so name them apart with AS."""
 
     dict_type: Any = dict
-    _many: Any = list
     _ran: Any
 
     def _made(self, rows: list[tuple[Any, ...]]) -> list[Any]:
@@ -180,6 +189,9 @@ class DictCursorMixin:
 
 class DictCursor(DictCursorMixin, Cursor):
     """As `pymysql.cursors.DictCursor`."""
+
+    def _all(self, rows: list[Any]) -> Any:
+        return rows if self._position else ()
 
 
 class SSDictCursor(DictCursorMixin, SSCursor):
