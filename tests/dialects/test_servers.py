@@ -104,7 +104,11 @@ def _check_all(
     assert channel.failed == {}
     assert plain.failed == {}
     assert len(channel.passed) > least
-    reasons = {name: channel.skipped.get(name, "") for name in plain.passed - channel.passed}
+    uncollected = features.UNCOLLECTED
+    reasons = {
+        name: channel.skipped.get(name) or uncollected.get(name.partition("::")[0], "")
+        for name in plain.passed - channel.passed
+    }
     known = {*features.NOT_OVER_CHANNEL.values(), *features.LEFT_OUT.values()}
     assert {n: why for n, why in reasons.items() if not any(reason in why for reason in known)} == {}
 

@@ -76,5 +76,9 @@ MISSING: Final = {
 NOT_OVER_CHANNEL: Final = {
     "temp_table_reflection": NO_TEMPORARY,
 }
+#: Test classes that are not even collected without one of these.
+UNCOLLECTED: Final = {
+    "TempTableElementsTest": NO_TEMPORARY,
+}
 #: Tests that the suite gives no requirement of their own, by their names.
 LEFT_OUT: Final[dict[str, str]] = {}

@@ -44,5 +44,11 @@ NOT_OVER_CHANNEL: Final = {
     "temp_table_reflection": NO_TEMPORARY,
     "temporary_views": NO_TEMPORARY,
 }
+#: Test classes that are not even collected without one of these.
+UNCOLLECTED: Final = {
+    "FutureWeCanSetDefaultSchemaWEventsTest": NO_SEARCH_PATH,
+    "WeCanSetDefaultSchemaWEventsTest": NO_SEARCH_PATH,
+    "TempTableElementsTest": NO_TEMPORARY,
+}
 #: Tests that the suite gives no requirement of their own, by their names.
 LEFT_OUT: Final[dict[str, str]] = {}
