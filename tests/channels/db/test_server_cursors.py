@@ -1,5 +1,7 @@
 """PEP 249's side of the database channel on real servers: what `run`, `fetch`, `drop` and `end` answer."""
 
+# ruff: noqa: PT012 - a block that raises is what is tested
+
 from __future__ import annotations
 
 import asyncio
@@ -9,8 +11,9 @@ import msgspec
 import pytest
 
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
+from penstock.channels.db.stub import DatabaseStub
 from penstock.errors import DatabaseError
-from tests.channels.conftest import local
+from tests.channels.conftest import Workshop, local
 from tests.channels.db.server_case import SERIES, Case
 from tests.channels.db.server_cursors import Worker
 
@@ -275,3 +278,48 @@ async def test_a_row_longer_than_a_frame_is_refused(case: Case) -> None:
         ["x" * 40000, 1],
         ["x" * 40000, 2],
     ]
+
+
+async def test_ctx_db_begins_a_transaction_with_its_first_statement(case: Case, workshop: Workshop) -> None:
+    service = await case.service(server_connections=1)
+    case.rows("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
+    channel = await workshop.channel_to({"db": service})
+    db = DatabaseStub(channel, exact=True)
+    methods: list[str] = []
+    call = channel.call
+
+    def noted(name: str, method: str, *rest: Any) -> Any:
+        methods.append(method)
+        return call(name, method, *rest)
+
+    channel.call = noted  # type: ignore[method-assign,assignment]
+
+    def handler() -> None:
+        with db.transaction():
+            pass
+        assert methods == []
+        with db.transaction() as tx:
+            tx.execute("INSERT INTO t VALUES (1, 'a')")
+            assert tx.fetch_one("SELECT count(*) AS n FROM t") == {"n": 1}
+        assert methods == ["execute", "fetch_one", "commit"]
+        with pytest.raises(ZeroDivisionError), db.transaction() as tx:
+            tx.execute("DELETE FROM t")
+            raise ZeroDivisionError
+        # A first statement that fails has begun it all the same.
+        with pytest.raises(DatabaseError), db.transaction() as tx:
+            tx.execute("INSERT INTO t VALUES (1, 'b')")
+        with db.transaction() as tx:
+            with pytest.raises(DatabaseError, match="no value is given"):
+                tx.execute("INSERT INTO t VALUES (:id, 'c')", {})
+            tx.execute("INSERT INTO t VALUES (2, 'b')")
+        # A block that outlives its message commits nothing, and says so.
+        block = db.transaction()
+        with block as tx:
+            tx.execute("INSERT INTO t VALUES (3, 'c')")
+            db.reset()
+            with pytest.raises(DatabaseError, match="is over"):
+                block.__exit__(None, None, None)
+        assert not db.in_transaction
+
+    await asyncio.to_thread(handler)
+    assert case.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
