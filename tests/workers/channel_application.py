@@ -126,6 +126,11 @@ def application(way: DatabaseWay) -> App:  # noqa: C901 - one handler after the 
         name = ctx.connection.execute(select(Author.name)).scalar_one()
         ctx.connection.execute(update(Author).values(name=str(int(name) + 1)))
 
+    @app.handler("add.one", database=way)
+    def add_one(_: None, ctx: Context) -> None:
+        author = ctx.session.scalars(select(Author).with_for_update()).one()
+        author.name = str(int(author.name) + 1)
+
     @app.handler("sleep", database=way, retry=QUICK)
     def sleep(seconds: float, ctx: Context) -> None:
         ctx.connection.execute(delete(Book))

@@ -15,6 +15,8 @@ from penstock.app.context import Context
 from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
 from penstock.channels.dbapi.link import Link
+from penstock.testing import embedded_service
+from tests.workers import channel_application
 from tests.workers.channel_application import application
 from tests.workers.databases.place import Place, Running, put, running_on, store
 
@@ -221,3 +223,20 @@ def test_an_engine_of_one_s_own_is_made_anywhere_and_connects_in_handlers(server
     with server_place.worker(handler) as worker:
         worker.run(7).raise_for_failure()
     assert [number for number, *_ in server_place.rows()] == [7]
+
+
+async def test_worker_processes_go_through_the_loop_which_says_goodbye(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("the worker's own connection is its own")
+    with server_place.outside() as other:
+        channel_application.Model.metadata.create_all(other)
+        other.exec_driver_sql("INSERT INTO authors (id, name) VALUES (1, '0')")
+        other.commit()
+    address = f"{channel_application.__name__}:app"
+    async with embedded_service(address, database=server_place.url, processes=3) as service:
+        for _ in range(40):
+            await service.client.publish("add.one", None)
+        await service.wait_for(acked=40)
+    with server_place.outside() as other:
+        assert other.exec_driver_sql("SELECT name FROM authors").scalar_one() == "40"
+    assert server_place.connections_once(0) == []
