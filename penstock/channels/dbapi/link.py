@@ -31,7 +31,7 @@ class Session(Protocol):
         ...
 
     def abandon(self) -> None:
-        """End its transaction and close its cursors; nobody hears of it."""
+        """End its transaction and close its cursors: nobody holds it any more."""
         ...
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from contextlib import suppress
 from types import NoneType
 from typing import Any, Literal, NoReturn
 
@@ -144,15 +143,9 @@ class DriverSession(ABC):
             )
 
     def abandon(self) -> None:
-        """Roll back and close what nobody holds any more; what the driver says to it is nobody's."""
-        for end in (self.rollback, self.close):
-            with suppress(self.errors):
-                end()
-
-    @property
-    @abstractmethod
-    def errors(self) -> type[Exception]:
-        """The root of what the driver raises."""
+        """Roll back and close what nobody holds any more."""
+        self.rollback()
+        self.close()
 
     @abstractmethod
     def failure(self, failed: Failed) -> Exception:

@@ -351,8 +351,11 @@ def test_a_lost_connection_that_nobody_holds_any_more_costs_nobody_else_anything
 ) -> None:
     connection = kind.module.connect()
     ((number,),) = rows(connection, kind.own_id)
+    half_read = connection.cursor()
+    half_read.execute(kind.numbers.format(300_000))
+    half_read.fetchone()
     kind.server.kill_connection(number)
-    del connection
+    del connection, half_read
     gc.collect()
     with closing(kind.module.connect()) as connection:
         assert rows(connection, "SELECT 1") == [(1,)]

@@ -36,11 +36,6 @@ REFUSED: Final = {
 class Session(ServerSession):
     """As PyMySQL says it."""
 
-    @property
-    def errors(self) -> type[Exception]:
-        """The root of them."""
-        return err.Error
-
     def driver_error(self, failed: Failed) -> Exception:
         """With the server's number and text as its arguments."""
         if failed.name == "TypeError":

@@ -51,11 +51,6 @@ REFUSED: Final = {
 class Session(ServerSession):
     """As psycopg says it."""
 
-    @property
-    def errors(self) -> type[Exception]:
-        """The root of them."""
-        return psycopg.Error
-
     def driver_error(self, failed: Failed) -> Exception:
         """With `sqlstate` and `diag`."""
         if failed.name in _BUILTINS:

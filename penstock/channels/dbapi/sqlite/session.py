@@ -15,11 +15,6 @@ _BUILTINS = frozenset({"OverflowError", "TypeError", "ValueError"})
 class Session(DriverSession):
     """As `sqlite3` says it."""
 
-    @property
-    def errors(self) -> type[Exception]:
-        """The root of them."""
-        return sqlite3.Error
-
     def failure(self, failed: Failed) -> Exception:
         """With SQLite's code and its name."""
         return _exception(failed.name, failed.text, failed.code, failed.code_name)
