@@ -10,6 +10,8 @@ from penstock.config.database import DatabaseSection
 from tests.channels.conftest import FRAME_BYTES, local
 from tests.servers import Server, name_in
 
+#: Who looks at InnoDB's list of transactions more often than ten times a second sees the same list for ever.
+SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 SERIES = {

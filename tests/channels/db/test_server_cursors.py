@@ -13,8 +13,8 @@ import pytest
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
 from penstock.channels.db.stub import DatabaseStub
 from penstock.errors import DatabaseError
-from tests.channels.conftest import Workshop, local
-from tests.channels.db.server_case import SERIES, Case
+from tests.channels.conftest import Workshop, local, until
+from tests.channels.db.server_case import SERIES, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 
 
@@ -59,11 +59,11 @@ async def test_a_transaction_has_the_level_that_was_asked_for(case: Case, worker
     asked = {"mariadb": "SELECT count(*) FROM t", "postgresql": "SHOW transaction_isolation"}[case.kind]
     ran = await worker.run(asked, begins=True, isolation=level, is_read_only=True)
     if case.kind == "mariadb":
-        found = case.rows(
+        listed = (
             "SELECT trx_isolation_level, trx_is_read_only FROM information_schema.innodb_trx "
             "JOIN information_schema.processlist ON trx_mysql_thread_id = id WHERE db = DATABASE()"
         )
-        assert found == [(level, 1)]
+        await until(lambda: case.rows(listed) == [(level, 1)], pause_s=SLOWLY_S)
     else:
         assert [row async for row in worker.rest(ran)] == [[level.lower()]]
     refused = await worker.fail("INSERT INTO t VALUES (1, 'a')", transaction=ran.transaction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from penstock.channels.db.calls import Failed, Fetch
 from penstock.channels.db.service import DatabaseService
 from penstock.errors import DatabaseBusy, DatabaseError
 from tests.channels.conftest import Workshop, local, until
-from tests.channels.db.server_case import SERIES, SLEEP, Case
+from tests.channels.db.server_case import KINDS, SERIES, SLEEP, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
+from tests.servers import Server
 
 #: A worker process: its channel is descriptor 0; it does what its arguments say, and then nothing any more.
 WORKER = """
@@ -68,7 +70,7 @@ async def test_a_killed_process_leaves_nothing_on_the_server(
             await asyncio.to_thread(process.stdout.readline)
         process.send_signal(signal.SIGKILL)
     await workshop.servers[-1].eof
-    await until(lambda: case.at_work() == 0, pause_s=0.01)
+    await until(lambda: case.at_work() == 0, pause_s=SLOWLY_S)
     assert case.connections() <= 2
     # Nothing of it is held, and the pool is as large as before.
     db = local(service)
@@ -87,7 +89,7 @@ async def test_the_victim_of_a_deadlock_hears_of_it(case: Case) -> None:
     waiting = asyncio.create_task(
         first.try_to_run("UPDATE t SET v = 'e' WHERE id = 2", transaction=here.transaction)
     )
-    await until(lambda: case.waits_for_locks() == 1, pause_s=0.01)
+    await until(lambda: case.waits_for_locks() == 1, pause_s=SLOWLY_S)
     last = await second.try_to_run("UPDATE t SET v = 'f' WHERE id = 1", transaction=there.transaction)
     outcomes = [(first, here, await waiting), (second, there, last)]
     [(victim, ran, failed)] = [outcome for outcome in outcomes if isinstance(outcome[2], Failed)]
@@ -182,7 +184,7 @@ async def test_what_cannot_cross_is_refused_with_the_reason(case: Case, statemen
 async def test_an_idle_transaction_is_told_to_its_cursor(case: Case) -> None:
     worker = Worker(await service_with_table(case, transaction_idle_s=0.05, server_connections=1))
     ran = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
-    await until(lambda: case.at_work() == 0, pause_s=0.01)
+    await until(lambda: case.at_work() == 0, pause_s=SLOWLY_S)
     failed = await worker.fail("SELECT 1", transaction=ran.transaction)
     assert failed.is_lost
     assert "transaction_idle_s" in failed.text
@@ -212,7 +214,7 @@ async def test_the_end_of_a_message_gives_everything_back(case: Case) -> None:
     assert await local(service).fetch_one("SELECT count(*) AS n FROM t") == {"n": 0}
     assert isinstance(await worker.call("fetch", Fetch(left.cursor or 0)), Failed)
     assert (await worker.fail("SELECT 1", transaction=ran.transaction)).is_lost
-    await until(lambda: case.at_work() == 0, pause_s=0.01)
+    await until(lambda: case.at_work() == 0, pause_s=SLOWLY_S)
 
 
 async def test_a_block_whose_error_was_caught_is_not_committed_by_halves(case: Case) -> None:
@@ -236,6 +238,10 @@ async def test_a_block_whose_error_was_caught_is_not_committed_by_halves(case: C
 
 
 async def test_a_frozen_server_keeps_nobody_for_ever(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = await case.service(server_connections=2, idle_test_s=0, transaction_idle_s=0.05)
+    worker, another = Worker(service), Worker(service, "another")
+    await worker.run("SELECT 1", begins=True)
+    await another.run("SELECT 1")
     limits = (
         "pool._PING_S",
         "pool._ROLLBACK_S",
@@ -245,18 +251,67 @@ async def test_a_frozen_server_keeps_nobody_for_ever(case: Case, monkeypatch: py
     )
     for name in limits:
         monkeypatch.setattr(f"penstock.channels.db.server.{name}", 0.1)
-    service = await case.service(server_connections=2, idle_test_s=0, transaction_idle_s=0.05)
-    worker, another = Worker(service), Worker(service, "another")
-    await worker.run("SELECT 1", begins=True)
-    await another.run("SELECT 1")
     case.server.freeze()
     try:
         async with asyncio.timeout(5):
             # Whoever was there gives no sign of life, and nobody lets us in.
             failed = await another.fail("SELECT 1")
             assert failed.code_name == "DatabaseBusy"
-            assert "cannot be reached" in failed.text
+            assert "cannot be reached: no answer in time" in failed.text
             service.forget(worker.caller)
             await service.aclose()
     finally:
         case.server.thaw()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_under_load_a_server_that_is_killed_costs_no_commit_and_leaks_no_connection(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(f"own_{kind}")
+    case = Case(kind, server, server.new_database())
+    service = await service_with_table(case, server_connections=3)
+    committed: set[int] = set()
+    tried = itertools.count(1)
+    refused = 0
+    is_over = False
+
+    async def work(name: str) -> None:
+        nonlocal refused
+        db = local(service, name)
+        while not is_over:
+            number = next(tried)
+            try:
+                async with db.transaction() as tx:
+                    await tx.execute("INSERT INTO t (id) VALUES (:id)", {"id": number})
+                    await tx.fetch_one("SELECT v FROM t WHERE id = :id", {"id": number})
+                committed.add(number)
+            except DatabaseError:
+                refused += 1
+                await asyncio.sleep(0.01)
+
+    async def after(more: int) -> None:
+        so_far = len(committed)
+        await until(lambda: len(committed) >= so_far + more, pause_s=0.01)
+
+    workers = [asyncio.create_task(work(f"slot {number}")) for number in range(8)]
+    await after(20)
+    for number in await asyncio.to_thread(server.connections, case.url):
+        await asyncio.to_thread(server.kill_connection, number)
+    await after(20)
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    await after(20)
+    await asyncio.to_thread(server.restart)
+    await after(20)
+    is_over = True
+    await asyncio.gather(*workers)
+    there = {number for (number,) in case.rows("SELECT id FROM t")}
+    # What was lost amid its commit may be there or not.
+    assert committed <= there
+    assert len(there - committed) <= 3 * len(workers)
+    assert refused > 0
+    await until(lambda: case.at_work() == 0, pause_s=SLOWLY_S)
+    assert case.connections() <= 3
+    await service.aclose()
+    await until(lambda: case.connections() == 0)

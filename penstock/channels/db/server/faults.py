@@ -30,7 +30,8 @@ def words_of(error: BaseException) -> str:
     orig = getattr(error, "orig", None) or error
     arguments = orig.args
     words = arguments[1] if len(arguments) == 2 and isinstance(arguments[0], int) else orig
-    return " ".join(str(words).split())
+    text = " ".join(str(words).split())
+    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def translated(failure: Exception, statement: str) -> Exception:
