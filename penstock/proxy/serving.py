@@ -12,8 +12,6 @@ import traceback
 from contextlib import nullcontext
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.functions import function_of
@@ -127,7 +125,7 @@ class Subprocess:
             self._send(wire.Result(None, cursor.rowcount, packed(lastrowid), [], more=False))
             cursor.close()
             return
-        result = Open(cursor, self._carried)
+        result = Open(cursor, self._carried, limit_bytes=self._boot.frame_bytes)
         description = tuple(tuple(map(_described, column)) for column in cursor.description)
         rowcount = -1 if cursor.rowcount is None else cursor.rowcount
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
@@ -171,16 +169,12 @@ class Subprocess:
         result.close()
 
     def _send_part(self, answer: wire.Result | wire.Rows, result: Open, *, whole: bool) -> bool:
-        """True when there is more to send; rows that would not fit into a frame come with the next one."""
+        """True when there is more to send."""
         try:
             self._send(answer, wire.MORE if whole and answer.more else wire.DONE)
         except FrameError as error:
-            if len(answer.rows) <= 1:
-                result.close()
-                raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
-            half = len(answer.rows) // 2
-            result.put_back(answer.rows[half:])
-            return self._send_part(replace(answer, rows=answer.rows[:half], more=True), result, whole=whole)
+            result.close()
+            raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
         return answer.more
 
     def _send_rows(self, number: int) -> None:

@@ -38,6 +38,8 @@ from penstock.errors import BusUnavailable, ConfigurationError
 FIRST_WAIT_S: Final = 0.1
 #: A connection that was lost sooner than this was not back at all.
 STEADY_S: Final = 1.0
+#: So many of those in a row make the wait grow, to 0.8 s; a network that is cut again and again is not waited for longer.
+MOST_SHORT_LIVED: Final = 3
 #: A goodbye that is not answered within so long is none.
 CLOSE_S: Final = 3.0
 
@@ -152,7 +154,8 @@ class Supervised:
             up_s = time.monotonic()
             await asyncio.wait((lost,))
             # One that is let in and thrown out again is not back: without this it would be tried many times a second.
-            short_lived = short_lived + 1 if time.monotonic() - up_s < STEADY_S else 0
+            is_steady = time.monotonic() - up_s >= STEADY_S
+            short_lived = 0 if is_steady else min(short_lived + 1, MOST_SHORT_LIVED)
             self._set_down()
             _log.warning(
                 "connection to the broker lost: it is opened again; what runs goes on, what is published waits for it",
