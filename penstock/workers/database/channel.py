@@ -18,6 +18,8 @@ from penstock.workers.database.sqlite_dialect import is_locked
 class SqliteChannelKind(DatabaseKind):
     """What `database="channel"` gives a handler on SQLite; nothing is opened here, and nothing of it can be lost."""
 
+    opens_connections = False
+
     def begin_stream(self, connection: Connection) -> None:
         """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
         connection.execution_options(isolation_level="AUTOCOMMIT")

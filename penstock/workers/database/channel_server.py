@@ -17,6 +17,7 @@ from penstock.workers.database.kind import DatabaseKind
 class ServerChannelKind(DatabaseKind):
     """What `database="channel"` gives a handler on a server; nothing is opened here, the loop has the connections."""
 
+    opens_connections = False
     _beginning = Beginning()
 
     @abstractmethod
@@ -34,11 +35,6 @@ class ServerChannelKind(DatabaseKind):
     def forget_left(self, raw: Any) -> None:
         """The same."""
         self._beginning = raw.beginning
-
-    def most_connections(self, raw: Any) -> tuple[int, str] | None:
-        """None: workers have no connections here; the loop has `database.server_connections`."""
-        del raw
-        return None
 
     def fault_of(self, raw: Any) -> str | None:
         """What an earlier message left."""

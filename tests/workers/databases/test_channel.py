@@ -170,6 +170,14 @@ def test_a_server_that_has_no_connection_left_brings_the_message_back_uncharged(
     assert server_place.rows() == []
 
 
+def test_a_limit_of_the_workers_connections_is_none_of_the_channel_s(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("it is for the worker's own connection")
+    with server_place.worker(store, max_connections=1) as worker:
+        worker.run(1).raise_for_failure()
+    assert [number for number, *_ in server_place.rows()] == [1]
+
+
 def test_an_idle_transaction_fails_its_message_and_keeps_nothing(server_place: Place) -> None:
     if server_place.way == "own":
         pytest.skip("nobody waits for the worker's own connection")
