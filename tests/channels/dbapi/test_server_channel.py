@@ -191,6 +191,7 @@ def test_what_cannot_cross_to_postgresql_says_why(name: str) -> None:
     connection: Any = postgresql.Connection(None)  # type: ignore[arg-type] # it is not asked
     with pytest.raises(psycopg.NotSupportedError, match=f"^{name} does not cross the database channel: ..."):
         getattr(connection, name)
+    assert not hasattr(connection, name)
     connection.is_closed = True
 
 

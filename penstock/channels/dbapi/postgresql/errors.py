@@ -77,6 +77,10 @@ class Session(ServerSession):
         return psycopg.DataError(text)
 
 
+class RefusedError(psycopg.NotSupportedError, AttributeError):
+    """Raised for what cannot cross; an AttributeError too, so that `hasattr` says no."""
+
+
 def refuse(name: str) -> NoReturn:
     """Raises `NotSupportedError` with the reason."""
-    raise psycopg.NotSupportedError(f"{name} does not cross the database channel: {REFUSED[name]}")
+    raise RefusedError(f"{name} does not cross the database channel: {REFUSED[name]}")
