@@ -14,6 +14,8 @@ _BESIDE_WORKERS: Final = 2
 
 def check_cap(kind: DatabaseKind, raw: Any, section: DatabaseSection, workers: int) -> None:
     """Raises `ConfigurationError` when so many workers could not all have their connections."""
+    if not kind.opens_connections:
+        return
     each = 1 + section.stream_connections
     need = workers * each + _BESIDE_WORKERS
     limit = None if section.max_connections is None else (section.max_connections, "database.max_connections")
