@@ -6,14 +6,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import NoneType, TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from weakref import WeakSet
 
-from msgspec import Raw
-
 from penstock.app.context import Parameters, Row, Statement
-from penstock.channels import wire
 from penstock.channels.db.calls import SERVICE, Chunk, Failed, Fetch, Query, Ran, Run, Want
+from penstock.channels.db.parting import parts
 from penstock.channels.db.preparing import Prepared, Preparer
 from penstock.channels.db.rows import Rows, unpacker
 from penstock.channels.db.statements import may_write
@@ -23,9 +21,6 @@ from penstock.channels.stub import Channel
 from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, PenstockError
 
 T = TypeVar("T")
-
-#: Of a frame, for what stands around the rows of parameters.
-_AROUND_BYTES: Final = 4096
 
 
 def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
@@ -75,11 +70,12 @@ class DatabaseStub:
             return self._run("execute", prepared, int)
         if not prepared.parameters:
             return 0
-        parts = list(self._parts(prepared.parameters, self._channel.limit_bytes - len(prepared.sql.encode())))
-        if len(parts) == 1:
-            return self._run("execute", prepared._replace(parameters=parts[0]), int)
+        room_bytes = self._channel.limit_bytes - len(prepared.sql.encode())
+        crossings = [prepared._replace(parameters=part) for part in parts(prepared.parameters, room_bytes)]
+        if len(crossings) == 1:
+            return self._run("execute", crossings[0], int)
         with self._all_or_none():
-            return sum(self._run("execute", prepared._replace(parameters=part), int) for part in parts)
+            return sum(self._run("execute", crossing, int) for crossing in crossings)
 
     def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows, each a dict from column name to value; of two columns with one name the last wins."""
@@ -194,16 +190,6 @@ class DatabaseStub:
         numbers, self._dropped = list(self._dropped), {}
         self._cursors.difference_update(numbers)
         self._settled("drop", numbers, NoneType)
-
-    def _parts(self, rows: list[Any], limit_bytes: int) -> Iterator[Raw]:
-        """The rows of parameters, in as few frames as they fit in."""
-        encoded = wire.encode(rows)
-        if len(encoded) + _AROUND_BYTES <= limit_bytes or len(rows) <= 1:
-            yield Raw(encoded)
-            return
-        half = len(rows) // 2
-        yield from self._parts(rows[:half], limit_bytes)
-        yield from self._parts(rows[half:], limit_bytes)
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:
