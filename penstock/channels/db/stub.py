@@ -30,15 +30,16 @@ def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
 class DatabaseStub:
     """Implements `DatabaseChannel`; inside a `transaction()` block its own calls belong to that transaction too.
 
-    `exact`: the database is a server, whose values keep their types. `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
+    `is_server`: the database is one, so values keep their types. `guard(may_write)` is called before each statement and
+    each transaction; it may raise to refuse it.
     """
 
     def __init__(
-        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, exact: bool = False
+        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, is_server: bool = False
     ) -> None:
         self._channel = channel
-        self._is_server = exact
-        self._preparer = Preparer(is_server=exact)
+        self._is_server = is_server
+        self._preparer = Preparer(is_server=is_server)
         self.guard = guard
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""

@@ -49,7 +49,7 @@ class Case:
             await asyncio.to_thread(metadata.create_all, self.engine)
         service = await self.service(frame_bytes=frame_bytes, **settings)
         channel = await self._workshop.channel_to({"db": service}, limit_bytes=frame_bytes)
-        return DatabaseStub(channel, exact=self.kind != "sqlite")
+        return DatabaseStub(channel, is_server=self.kind != "sqlite")
 
     def plain(self, statement: Any, parameters: Any = None) -> list[dict[str, Any]]:
         """What the plain engine says, committed."""

@@ -285,7 +285,7 @@ async def test_ctx_db_begins_a_transaction_with_its_first_statement(case: Case, 
     service = await case.service(server_connections=1)
     case.rows("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
     channel = await workshop.channel_to({"db": service})
-    db = DatabaseStub(channel, exact=True)
+    db = DatabaseStub(channel, is_server=True)
     methods: list[str] = []
     call = channel.call
 

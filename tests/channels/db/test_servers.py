@@ -183,7 +183,7 @@ async def test_a_dead_worker_s_statement_is_ended_on_the_server(
 ) -> None:
     db = await case.db()
     service = case.made[-1]
-    stub = DatabaseStub(await workshop.channel_to({"db": service}), exact=True)
+    stub = DatabaseStub(await workshop.channel_to({"db": service}), is_server=True)
     server = workshop.servers[-1]
 
     def run() -> None:

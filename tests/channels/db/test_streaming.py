@@ -359,7 +359,7 @@ CHILD = """
 import gc, resource, socket, sys
 from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.stub import Channel
-db = DatabaseStub(Channel(socket.socket(fileno=int(sys.argv[1])), limit_bytes=16 << 20), exact={exact})
+db = DatabaseStub(Channel(socket.socket(fileno=int(sys.argv[1])), limit_bytes=16 << 20), is_server={is_server})
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 {then}
@@ -368,7 +368,7 @@ def peak():
 
 async def child(each: Case, workshop: Workshop, then: str) -> asyncio.subprocess.Process:
     sock: socket.socket = await workshop.socket_to({"db": each.services[-1]}, "slot 7", limit_bytes=16 << 20)
-    program = CHILD.format(exact=each.kind != "sqlite", then=then)
+    program = CHILD.format(is_server=each.kind != "sqlite", then=then)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, str(sock.fileno()),
         pass_fds=[sock.fileno()], stdout=subprocess.PIPE, stdin=subprocess.PIPE,
