@@ -152,7 +152,7 @@ class Runner:
             is_gone = self._driver.is_gone(lent.raw, error)
             if is_gone:
                 lent.is_spoilt = True
-                self._pool.suspect()
+                self._pool.note_lost()
             raise DriverFailure(error, is_gone=is_gone) from error
 
     @asynccontextmanager
