@@ -52,7 +52,7 @@ class WriterStatistics:
     commits: int
     transactions: int
     group_commits: Mapping[int, int]
-    """Commits of statements outside transactions, by how many they held; `MAX_GROUP` bounds how many kinds."""
+    """Commits of statements outside transactions, by how many they held, one alone included; `MAX_GROUP` bounds the kinds."""
 
 
 class _Waiting:
@@ -225,8 +225,9 @@ class Writer:
         self._note_lock(is_locked=finished.is_locked)
         self._commits += finished.commits
         held = sum(not isinstance(outcome, DatabaseError | None) for outcome in finished.outcomes)
-        # More than one commit: each statement had its own.
-        self._group_commits[held if finished.commits == 1 else 1] += finished.commits
+        if held:
+            # More than one commit: each statement had its own. One in which all failed kept nothing.
+            self._group_commits[held if finished.commits == 1 else 1] += finished.commits
         for waiting, outcome in zip(group, finished.outcomes, strict=True):
             if outcome is not None:
                 self._statements += 1
