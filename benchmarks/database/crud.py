@@ -31,9 +31,7 @@ from penstock.channels.plan import WorkerPlan
 from penstock.channels.recorder import MAX_BATCH, Mark, Recorder
 from penstock.config.database import DatabaseSection
 from penstock.config.limits import LimitsSection
-from penstock.errors import ConfigurationError
 from penstock.workers import entry
-from penstock.workers.database.channel import channel_kind
 
 OWN: Final = "own"
 WAYS: Final = (OWN, "channel", "each")
@@ -54,8 +52,7 @@ def on(database: str, url: str, messages: int, rounds: int) -> Iterator[Finding]
     crud_handlers.metadata.create_all(engine)
     # Of the disk the servers see as little.
     section = section_of(url, synchronous="NORMAL")
-    app = app_for(section)
-    (rates,) = run_workers(section, 1, worker(section, app, messages, rounds)).results
+    (rates,) = run_workers(section, 1, worker(section, messages, rounds)).results
     middle = {way: statistics.median(rates[way]) for way in WAYS}
     yield at_least(
         "a",
@@ -66,26 +63,17 @@ def on(database: str, url: str, messages: int, rounds: int) -> Iterator[Finding]
     )
     yield Finding(
         "a",
-        f"{database}: channel ({'database=…' if app == 'connected' else 'ctx.db'}), against own connection",
+        f"{database}: channel, against own connection",
         f"{quotient(rates['channel'], rates[OWN]):.2f} times ({middle['channel']:,.0f} messages/s)",
     )
 
 
-def app_for(section: DatabaseSection) -> str:
-    """The handlers that this database can have."""
-    try:
-        channel_kind(section)
-    except ConfigurationError:
-        return "in_sql"
-    return "connected"
-
-
-def worker(section: DatabaseSection, app: str, messages: int, rounds: int) -> Work:
+def worker(section: DatabaseSection, messages: int, rounds: int) -> Work:
     """A worker process: messages a second of each way, a figure a round."""
 
     def work(_: int, sock: socket.socket) -> dict[str, list[float]]:
         plan = WorkerPlan(
-            app=f"benchmarks.database.crud_handlers:{app}",
+            app="benchmarks.database.crud_handlers:app",
             queues=WAYS,
             slot="bench",
             database=section,

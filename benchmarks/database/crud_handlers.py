@@ -18,9 +18,7 @@ rows = Table(
 INSERT: Final = insert(rows)
 SELECT: Final = select(rows.c.name).where(rows.c.id == bindparam("id"))
 
-#: The channel as SQLAlchemy's connection, and as SQL where it is none.
-connected = App()
-in_sql = App()
+app = App()
 
 
 def insert_and_select(connection: Connection, payload: dict[str, Any]) -> None:
@@ -29,15 +27,13 @@ def insert_and_select(connection: Connection, payload: dict[str, Any]) -> None:
     connection.execute(SELECT, {"id": payload["id"]}).one()
 
 
-@connected.handler("own")
-@in_sql.handler("own")
+@app.handler("own")
 def own(payload: dict[str, Any], ctx: Context) -> None:
     """On the worker's connection."""
     insert_and_select(ctx.connection, payload)
 
 
-@connected.handler("each")
-@in_sql.handler("each")
+@app.handler("each")
 def each(payload: dict[str, Any], ctx: Context) -> None:
     """On one that is opened for this message, and closed."""
     engine: Engine = ctx.state.engine
@@ -45,15 +41,7 @@ def each(payload: dict[str, Any], ctx: Context) -> None:
         insert_and_select(connection, payload)
 
 
-@connected.handler("channel", database="channel")
+@app.handler("channel", database="channel")
 def channel(payload: dict[str, Any], ctx: Context) -> None:
     """Through the loop."""
     insert_and_select(ctx.connection, payload)
-
-
-@in_sql.handler("channel")
-def channel_text(payload: dict[str, Any], ctx: Context) -> None:
-    """Through the loop, as SQL."""
-    with ctx.db.transaction() as tx:
-        tx.execute("INSERT INTO bench_rows (id, name) VALUES (:id, :name)", payload)
-        assert tx.fetch_one("SELECT name FROM bench_rows WHERE id = :id", {"id": payload["id"]}) is not None

@@ -126,7 +126,10 @@ class Subprocess:
             cursor.close()
             return
         result = Open(cursor, self._carried, limit_bytes=self._boot.frame_bytes)
-        description = tuple(tuple(map(_described, column)) for column in cursor.description)
+        description = None
+        if request.cursor != 0 or request.many:
+            # Whoever wants all rows of a statement at once asks for nothing else.
+            description = tuple(tuple(map(_described, column)) for column in cursor.description)
         rowcount = -1 if cursor.rowcount is None else cursor.rowcount
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
             # RETURNING: until it is read to its end the statement has not ended.

@@ -201,19 +201,23 @@ async def test_inside_a_transaction_a_left_stream_is_closed_by_what_comes_next(
     db = await each.stub(metadata)
     crossings = Crossings(each, monkeypatch)
 
+    def crossed() -> list[str]:
+        # On a server a transaction begins with its first statement.
+        return [method for method in crossings.methods if method != "begin"]
+
     def handler() -> None:
         with pytest.raises(ZeroDivisionError), db.transaction() as tx:
             with tx.stream(SERIES[each.kind].format(10_000)) as rows:
                 next(rows)
             leave(rows, "break")
-            assert crossings.methods == ["begin", "stream"]
+            assert crossed() == ["stream"]
             tx.execute("DELETE FROM marks")
-            assert crossings.methods == ["begin", "stream", "drop", "execute"]
+            assert crossed() == ["stream", "drop", "execute"]
             for _ in tx.stream(SERIES[each.kind].format(10_000)):
                 raise ZeroDivisionError
-        assert crossings.methods[4:] == ["stream", "rollback"]
+        assert crossed()[3:] == ["stream", "rollback"]
         assert db.fetch_one("SELECT 1 AS one") == {"one": 1}
-        assert crossings.methods[6:] == ["fetch_one"]
+        assert crossed()[5:] == ["fetch_one"]
 
     await asyncio.to_thread(handler)
     assert open_streams(each) == 0

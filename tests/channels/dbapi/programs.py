@@ -16,7 +16,7 @@ def attempt(what: Callable[..., Any], *arguments: Any) -> Any:
     except Exception as error:  # noqa: BLE001 - compared
         diagnostics = getattr(error, "diag", None)
         constraint = getattr(diagnostics, "constraint_name", None)
-        return type(error), error.args, constraint
+        return type(error), error.args, getattr(error, "sqlstate", None), constraint
     return result if isinstance(result, list | tuple | None) else "done"
 
 

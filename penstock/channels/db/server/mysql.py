@@ -183,9 +183,8 @@ class MySQLDriver:
         return [crossing(argument, "the error") for argument in error.args]
 
     def diagnostics_of(self, error: BaseException) -> tuple[str | None, dict[str, str | None]]:
-        """Nothing: the driver keeps none of it."""
-        del error
-        return None, {}
+        """SQLSTATE; the driver keeps nothing else."""
+        return getattr(error, "sqlstate", None), {}
 
 
 def _filled(raw: Any, statement: str, parameters: Any) -> str:
