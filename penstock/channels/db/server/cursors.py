@@ -85,8 +85,7 @@ class ServerCursors:
             run = partial(self._begun, statement, mode, [] if begun is None else begun)
         else:
             run = partial(self._alone, statement)
-        ran: Ran = await self._works.run(caller, run)
-        return ran
+        return await self._works.run(caller, run)
 
     async def fetch(self, asked: Fetch, caller: Caller) -> Chunk | Failed:
         """More rows. Raises `ChannelClosed`."""
@@ -95,10 +94,9 @@ class ServerCursors:
         try:
             if held is None or held.caller is not caller or held.is_busy:
                 raise over()  # noqa: TRY301 - answered below like every refusal
-            chunk: Chunk = await self._works.run(caller, partial(self._fetched, asked.cursor, held))
+            return await self._works.run(caller, partial(self._fetched, asked.cursor, held))
         except Exception as failure:  # noqa: BLE001 - see `run`
             return self._failed(failure, None if transaction is None else transaction.number)
-        return chunk
 
     async def drop(self, numbers: list[int], caller: Caller) -> None:
         """Close cursors; harmless for those that are closed."""
@@ -164,7 +162,7 @@ class ServerCursors:
         is_over = True
         try:
             if transaction is None:
-                chunk: Chunk = await self._runner.more(held.left, use, work)
+                chunk = await self._runner.more(held.left, use, work)
             else:
                 with self._transactions.entered(transaction.number, work.caller):
                     chunk = await self._runner.more(held.left, use, work)

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import DriverFailure, words_of
@@ -25,7 +25,8 @@ from penstock.channels.db.server.work import Work
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 
-Use: TypeAlias = Callable[[OpenResult], Awaitable[Any]]
+T = TypeVar("T")
+Use: TypeAlias = Callable[[OpenResult], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Runner:
         self._pool = pool
         self._transactions = transactions
 
-    async def alone(self, statement: Statement, use: Use, work: Work) -> tuple[Any, Left | None]:
+    async def alone(self, statement: Statement, use: Use[T], work: Work) -> tuple[T, Left | None]:
         """What `use` makes of the result, and what is left of it."""
         ruling = check(statement.text, in_transaction=False)
         lent = await self._lend(work.caller, work)
@@ -86,8 +87,8 @@ class Runner:
         return answer, left
 
     async def inside(
-        self, transaction: Transaction, statement: Statement, use: Use, work: Work
-    ) -> tuple[Any, Left | None]:
+        self, transaction: Transaction, statement: Statement, use: Use[T], work: Work
+    ) -> tuple[T, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
         ruling = check(statement.text, in_transaction=True)
         left: Left | None = None
@@ -105,7 +106,7 @@ class Runner:
                 await opened.pass_all()
         return answer, left
 
-    async def more(self, left: Left, use: Use, work: Work) -> Any:
+    async def more(self, left: Left, use: Use[T], work: Work) -> T:
         """More of a result, in a transaction that its caller has entered, or alone; it stays with whoever holds it."""
         if left.transaction is None:
             with self._noting(left.lent), work.on(left.lent):
