@@ -68,7 +68,8 @@ async def test_a_transaction_has_the_level_that_was_asked_for(case: Case, worker
     else:
         assert [row async for row in worker.rest(ran)] == [[level.lower()]]
     refused = await worker.fail("INSERT INTO t VALUES (1, 'a')", transaction=ran.transaction)
-    assert (refused.code, refused.sqlstate) in ((1792, None), (None, "25006"))
+    assert refused.code == (1792 if case.kind == "mariadb" else None)
+    assert refused.sqlstate == "25006"
     await worker.end(ran, commit=False)
     # The next one has the usual ones again.
     again = await worker.run("INSERT INTO t VALUES (1, 'a')", begins=True)
