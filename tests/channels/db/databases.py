@@ -63,6 +63,26 @@ class Case:
         self.engine.dispose()
 
 
+class Crossings:
+    """What crossed: methods, in order, and the rows of each answer in bytes."""
+
+    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.methods: list[str] = []
+        self.largest = 0
+        service = case.services[-1]
+        call = service.call
+
+        async def noting(method: str, arguments: Any, caller: Any) -> Any:
+            self.methods.append(method)
+            answer = await call(method, arguments, caller)
+            chunk = getattr(answer, "chunk", answer)
+            sizes = [memoryview(piece).nbytes for piece in getattr(chunk, "rows", ())]
+            self.largest = max(self.largest, sum(sizes))
+            return answer
+
+        monkeypatch.setattr(service, "call", noting)
+
+
 def case_of(request: pytest.FixtureRequest, tmp_path: Path, workshop: Workshop) -> Case:
     """The one that the test's parameter names."""
     kind = str(request.param)
