@@ -85,14 +85,18 @@ class Rows:
             self._open = None
 
 
-def batches(rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int) -> Iterator[Raw]:
+def batches(
+    statement: str, rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int
+) -> Iterator[Raw]:
     """What `executemany` sends: each batch as large as a frame lets it be, one empty batch for no rows at all."""
+    # What is no statement is refused by who runs it.
+    room_bytes = limit_bytes - len(str(statement).encode(errors="surrogatepass"))
     iterator = iter(rows)
     is_first = True
     while True:
         batch = [bound(row) for row in itertools.islice(iterator, _MANY)]
         if batch or is_first:
-            yield from parts(batch, limit_bytes)
+            yield from parts(batch, room_bytes)
         is_first = False
         if len(batch) < _MANY:
             return
