@@ -215,6 +215,12 @@ async def test_a_statement_says_what_it_says_on_a_connection(each: Case) -> None
     assert empty == [2]
 
 
+async def test_a_quote_in_a_comment_is_none(each: Case) -> None:
+    db = await each.local()
+    statement = text("SELECT :a AS one -- it's\n, :b AS two, 'x' AS three")
+    assert await db.fetch_one(statement, {"a": 1, "b": 2}) == {"one": 1, "two": 2, "three": "x"}
+
+
 async def test_changes_are_counted_and_returning_gives_rows(each: Case) -> None:
     db = await each.stub(metadata)
 
