@@ -15,7 +15,8 @@ from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
 from penstock.channels.db.stub import DatabaseStub
 from penstock.errors import DatabaseError
 from tests.channels.conftest import Workshop, local, until
-from tests.channels.db.server_case import SERIES, SLOWLY_S, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 
 

@@ -18,7 +18,8 @@ from penstock.channels.db.calls import Failed, Fetch
 from penstock.channels.db.service import DatabaseService
 from penstock.errors import DatabaseBusy, DatabaseError
 from tests.channels.conftest import Workshop, local, until
-from tests.channels.db.server_case import KINDS, SERIES, SLEEP, SLOWLY_S, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import KINDS, SLEEP, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 from tests.servers import Server
 

@@ -23,7 +23,8 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ConfigurationError, DatabaseBusy, DatabaseError
 from penstock.testing import Worker
 from tests.channels.conftest import FRAME_BYTES, Workshop, local, until
-from tests.channels.db.server_case import KINDS, SERIES, SLEEP, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import KINDS, SLEEP, Case
 from tests.servers import Server
 
 
