@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, insert, inspect, select, text
 
+from penstock.channels.db.leftovers import left_by
 from penstock.workers.connection import OwnConnection
-from penstock.workers.database.leftovers import left_by
 from tests.workers.own_connection import ITEMS, Item, Worker, names_in, somebody_else_on
 
 Leave = Callable[[OwnConnection], object]

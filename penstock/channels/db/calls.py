@@ -13,7 +13,11 @@ Want: TypeAlias = Literal["execute", "fetch_all", "fetch_one", "cursor"]
 
 
 class Query(Struct, frozen=True, array_like=True):
-    """One statement; `transaction` is the number that `begin` gave, None for one of its own."""
+    """One statement of `ctx.db`; `transaction` is the number that `begin` gave, None for one of its own.
+
+    `execute` takes a list of mappings too: each is run, all in one transaction, and the answer is the sum. `stream`
+    answers `Ran` and leaves its cursor open for `fetch` and `drop`; what goes wrong is raised.
+    """
 
     statement: str
     # dict[str, Stored] | list[Stored] | None, which msgspec need not check: the stub made them.
@@ -22,10 +26,10 @@ class Query(Struct, frozen=True, array_like=True):
 
 
 class Run(Struct, frozen=True, array_like=True):
-    """One statement of a PEP 249 cursor."""
+    """One statement of a PEP 249 cursor, in the driver's own paramstyle."""
 
     statement: str
-    # As in `Query`; a list of them when `is_many`.
+    # As in `Query`; a list of them when `is_many`. None on a server: % is not special, as in its driver.
     parameters: Any = None
     is_many: bool = False
     transaction: int | None = None
@@ -36,12 +40,24 @@ class Run(Struct, frozen=True, array_like=True):
     """Text crosses as bytes, for a `text_factory`."""
     dropped: list[int] = []
     """Cursors that nobody holds any more."""
+    isolation: str | None = None
+    """Of the transaction that `begins`; servers only, as are the next two."""
+    is_read_only: bool = False
+    is_deferrable: bool = False
+    """PostgreSQL."""
 
 
 class Fetch(Struct, frozen=True, array_like=True):
     """More rows of a cursor that is open on the loop's side."""
 
     cursor: int
+
+
+class End(Struct, frozen=True, array_like=True):
+    """The method `end`, on servers: as `commit` and `rollback`, answered by None or `Failed`."""
+
+    transaction: int
+    is_commit: bool
 
 
 class Chunk(Struct, frozen=True, array_like=True, tag=True):
@@ -66,6 +82,10 @@ class Ran(Struct, frozen=True, array_like=True, tag=True):
     """Rows changed, triggers and foreign keys included."""
     transaction: int | None = None
     """Open after it."""
+    types: list[list[Any]] = []
+    """What PEP 249's description says of each column after its name; servers only."""
+    status: str | None = None
+    """PostgreSQL's command tag."""
 
 
 class Failed(Struct, frozen=True, array_like=True, tag=True):
@@ -80,3 +100,10 @@ class Failed(Struct, frozen=True, array_like=True, tag=True):
     """Open after it."""
     is_lost: bool = False
     """The transaction was ended by somebody else than the statement; its holder has to hear of it."""
+    arguments: list[Any] = []
+    """What the driver's exception was made of; servers only, as are the next three."""
+    sqlstate: str | None = None
+    diagnostics: dict[str, str | None] = {}
+    """PostgreSQL: the fields of the driver's Diagnostic by their names."""
+    is_disconnect: bool = False
+    """The connection to the server is gone."""

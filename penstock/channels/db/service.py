@@ -34,7 +34,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
-    from penstock.channels.db.server import ServerDatabase
+    from penstock.channels.db.server.service import ServerDatabase
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query).decode
 _decode_number: Final = msgspec.msgpack.Decoder(int).decode
@@ -51,6 +51,8 @@ class DatabaseService:
     def __init__(self, section: DatabaseSection, *, frame_bytes: int) -> None:
         self._section = section
         self._limit_bytes = frame_bytes - _FRAME_BYTES
+        self.has_exact_values = has_exact_values(section)
+        """True when the database is a server, whose values keep their types on the wire."""
         self._file: DatabaseFile | ConfigurationError | None = None
         self._writer: Writer | None = None
         self._readers: Readers | None = None
@@ -71,11 +73,6 @@ class DatabaseService:
     def statistics(self) -> WriterStatistics | None:
         """The writer's counts and who holds it; None before the first call."""
         return self._writer.statistics() if self._writer is not None else None
-
-    @property
-    def has_exact_values(self) -> bool:
-        """True when the database is a server, whose values keep their types on the wire."""
-        return has_exact_values(self._section)
 
     async def start(self) -> None:
         """Look which database it is; a URL that cannot be used is told to whoever calls first."""
@@ -238,7 +235,7 @@ class DatabaseService:
                 msg = "the service is stopping and the database channel with it; nothing of the statement was run"
                 raise ChannelClosed(msg)
             # Late: the asynchronous engine costs time and memory, and SQLite needs none.
-            from penstock.channels.db.server import ServerDatabase
+            from penstock.channels.db.server.service import ServerDatabase
 
             self._server = ServerDatabase(self._section, limit_bytes=self._limit_bytes)
         return self._server

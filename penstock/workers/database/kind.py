@@ -11,11 +11,11 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
+from penstock.channels.db.leftovers import left_by
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.faults import words_of
-from penstock.workers.database.leftovers import left_by
 from penstock.workers.database.pool import OneConnection
 
 #: SQLSTATE of serialization failure, deadlock, lock not available.

@@ -17,8 +17,8 @@ from pymysql.constants import SERVER_STATUS
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
+from penstock.channels.db.leftovers import left_by
 from penstock.errors import ConnectionMisused, TransactionUndone
-from penstock.workers.database.leftovers import left_by
 from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
 
 #: The driver bounds the TCP connection, and not the greeting of a server that is frozen. Its own default for the former.

@@ -14,8 +14,8 @@ from MySQLdb.connections import Connection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
+from penstock.channels.db.leftovers import left_by
 from penstock.errors import TransactionUndone
-from penstock.workers.database.leftovers import left_by
 from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
 
 

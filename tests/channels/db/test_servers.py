@@ -6,79 +6,25 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import ipaddress
 import threading
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from psycopg.types.range import Range
 
 from penstock import App, AsyncContext, Context
-from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.db.stub import DatabaseStub
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ConfigurationError, DatabaseBusy, DatabaseError
 from penstock.testing import Worker
 from tests.channels.conftest import FRAME_BYTES, Workshop, local, until
+from tests.channels.db.server_case import KINDS, SERIES, SLEEP, Case
 from tests.servers import Server
-
-KINDS = ("mariadb", "postgresql")
-SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
-SERIES = {
-    "mariadb": "SELECT seq AS i, repeat('x', 100) AS v FROM seq_1_to_{}",
-    "postgresql": "SELECT i, repeat('x', 100) AS v FROM generate_series(1, {}) AS i",
-}
-
-
-class Case:
-    """One server, an empty database on it, and services of a test's choice."""
-
-    def __init__(self, kind: str, server: Server, url: str) -> None:
-        self.kind = kind
-        self.server = server
-        self.url = url
-        self.made: list[DatabaseService] = []
-
-    async def service(self, *, frame_bytes: int = FRAME_BYTES, **settings: Any) -> DatabaseService:
-        section = DatabaseSection.model_validate({"url": self.url, **settings})
-        self.made.append(DatabaseService(section, frame_bytes=frame_bytes))
-        await self.made[-1].start()
-        return self.made[-1]
-
-    async def db(self, **settings: Any) -> LocalDatabase:
-        """A caller, and a table `t (id, v UNIQUE)`."""
-        db = local(await self.service(**settings))
-        await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
-        return db
-
-    def rows(self, statement: str) -> list[Any]:
-        """What others see."""
-        return self.server.execute(statement, url=self.url)
-
-    def sleeping(self) -> bool:
-        """True while a statement of `SLEEP` runs."""
-        lists = {
-            "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%sleep(60)' AND user = 'penstock'",
-            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
-        }
-        return self.rows(lists[self.kind]) != [(0,)]
-
-    def connections(self) -> int:
-        return len(self.server.connections(self.url))
-
-
-@pytest.fixture(params=KINDS)
-async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
-    kind = request.param
-    made = Case(kind, request.getfixturevalue(kind), request.getfixturevalue(f"{kind}_url"))
-    yield made
-    for service in made.made:
-        await service.aclose()
-    await until(lambda: made.connections() == 0)
 
 
 async def test_statements_take_names_and_are_committed_each(case: Case) -> None:
@@ -153,8 +99,8 @@ async def test_values_that_only_one_of_them_knows(case: Case) -> None:
         there = await tx.fetch_one("SELECT CAST('2026-07-01 12:00+00' AS timestamptz) AS m")
     assert there is not None
     assert (there["m"], there["m"].tzinfo) == (moment, ZoneInfo("Europe/Berlin"))
-    with pytest.raises(DatabaseError, match="CAST it to text"):
-        await db.fetch_one("SELECT int4range(1, 5) AS r")
+    found = await db.fetch_one("SELECT int4range(1, 5) AS r, CAST('10.0.0.1' AS inet) AS i, ROW(1, 'a') AS o")
+    assert found == {"r": Range(1, 5, "[)"), "i": ipaddress.ip_address("10.0.0.1"), "o": ("1", "a")}
 
 
 async def test_a_block_commits_together_or_not_at_all(case: Case) -> None:

@@ -8,12 +8,12 @@ fails by that, and its connection is thrown away.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from penstock.channels.db.server.patience import within
+from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
 
 #: A server that was told gets so long before the work is cancelled after all.
@@ -21,33 +21,32 @@ _PATIENCE_S: Final = 10.0
 
 
 class Work:
-    """What one call does; `number` is the server's for its connection, while it has one."""
+    """What one call does; `lent` is its connection, while it has one."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
-        self.number: int | None = None
+        self.lent: Lent | None = None
         self.is_ending = False
         self.is_let_through = False
         """True for a commit: once it has begun, nobody but the server says how it ends."""
         self.task: asyncio.Task[Any] | None = None
 
-    async def hold(self, connection: AsyncConnection) -> None:
-        """From here on the connection is the work's, and the server is told of it."""
-        raw: Any = (await connection.get_raw_connection()).driver_connection
-        self.number = int(raw.thread_id() if hasattr(raw, "thread_id") else raw.info.backend_pid)
-
-    async def let_go(self, connection: AsyncConnection) -> None:
-        """It is nobody's: thrown away when the server was told to end it, whoever came next would be ended."""
-        self.number = None
-        if self.is_ending:
-            with suppress(Exception):
-                await connection.invalidate()
+    @contextmanager
+    def on(self, lent: Lent) -> Iterator[None]:
+        """In here the server is told when nobody waits any more; then the connection is nobody's: who came next would be ended."""
+        self.lent = lent
+        try:
+            yield
+        finally:
+            self.lent = None
+            if self.is_ending:
+                lent.is_spoilt = True
 
 
 class Works:
-    """The works that run; `kill` tells the server to end a connection."""
+    """The works that run; `kill` tells the server to end what runs on a driver's connection."""
 
-    def __init__(self, kill: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(self, kill: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
         self._kill = kill
         self._running: set[Work] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -83,22 +82,27 @@ class Works:
         task.add_done_callback(self._background.discard)
 
     async def wait(self) -> None:
-        """End what runs; returns when nothing does."""
+        """End what runs; returns when nothing does, or the server does not answer."""
         for work in list(self._running):
             self.end(work)
         while self._background:
-            await asyncio.wait(self._background)
+            _, late = await asyncio.wait(self._background, timeout=3 * _PATIENCE_S)
+            if late:
+                # A frozen server must not keep the service from ending.
+                return
 
     async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
-        if work.number is not None:
-            await self._kill(work.number)
+        if work.lent is not None:
+            # It may have ended by itself, or the server be gone.
+            with suppress(Exception):
+                await within(_PATIENCE_S, self._kill(work.lent.raw))
         elif not work.is_let_through:
             # It waits for a connection.
             task.cancel()
         _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
         if late:
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=_PATIENCE_S)
 
     def _ended(self, work: Work, task: asyncio.Task[Any]) -> None:
         self._running.discard(work)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_COMMENTS: Final = r"(?:\s|\(|--[^\n]*\n|\#[^\n]*\n|/\*[^!](?:.|\n)*?\*/)*"
+#: What may stand in front of a statement.
+COMMENTS: Final = r"(?:\s|\(|--[^\n]*\n|\#[^\n]*\n|/\*[^!](?:.|\n)*?\*/)*"
 _FIRST_WORDS: Final = re.compile(
-    _COMMENTS
-    + r"(?P<words>SET|USE|CALL|DO|LOCK|FLUSH|PREPARE|HANDLER|XA|DECLARE|LISTEN|LOAD|DISCARD|CREATE\s+(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?)\b",
+    COMMENTS
+    + r"(?P<words>SET|USE|CALL|DO|LOCK|FLUSH|PREPARE|HANDLER|XA|DECLARE|LISTEN|LOAD|DISCARD|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?)\b",
     re.IGNORECASE,
 )
 _ANYWHERE: Final = re.compile(

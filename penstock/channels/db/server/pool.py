@@ -1,0 +1,124 @@
+"""The connections to the server, and who has one: SQLAlchemy's pool counts them, statements run on the driver's own connection."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from penstock.channels.db.server.driver import Driver
+from penstock.channels.db.server.faults import words_of
+from penstock.channels.db.server.patience import within
+from penstock.channels.service import Caller
+from penstock.config.database import DatabaseSection
+from penstock.errors import DatabaseBusy
+
+#: What a server gets for an answer: to a sign of life, to a rollback, to a goodbye.
+_PING_S: Final = 5.0
+_ROLLBACK_S: Final = 10.0
+_CLOSE_S: Final = 2.0
+#: When a connection was given back, in its record.
+_USED_S: Final = "penstock_used_s"
+
+
+class Lent:
+    """One connection in one caller's hands."""
+
+    __slots__ = ("caller", "is_spoilt", "proxied", "raw")
+
+    def __init__(self, caller: Caller, proxied: Any) -> None:
+        self.caller = caller
+        self.proxied = proxied
+        self.raw: Any = proxied.driver_connection
+        self.is_spoilt = False
+        """Nobody else may have it."""
+
+
+class Pool:
+    """Lends `database.server_connections` connections; who finds none waits `database.wait_s`, in order of arrival."""
+
+    def __init__(self, url: URL, driver: Driver, section: DatabaseSection) -> None:
+        self._driver = driver
+        self._section = section
+        self._engine = create_async_engine(
+            url,
+            pool_size=section.server_connections,
+            max_overflow=0,
+            pool_timeout=section.wait_s,
+            pool_reset_on_return=None,
+            **driver.engine_options(url),
+        )
+        # Connections that were used before then are asked for a sign of life.
+        self._suspect_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Pool [{self._engine.pool.status()}]>"
+
+    async def lend(self, caller: Caller) -> Lent:
+        """A connection that lives. Raises `DatabaseBusy` when none is free in time, or the server is not there."""
+        while True:
+            lent = Lent(caller, await self._connect())
+            if await self._lives(lent):
+                return lent
+            lent.is_spoilt = True
+            await self.give(lent)
+
+    async def give(self, lent: Lent) -> None:
+        """The caller needs it no more; what is not as it was is closed."""
+        raw = lent.raw
+        try:
+            if not lent.is_spoilt and not self._driver.is_closed(raw) and self._driver.in_transaction(raw):
+                await within(_ROLLBACK_S, self._driver.roll_back(raw))
+        except Exception:  # noqa: BLE001 - it is closed then
+            lent.is_spoilt = True
+        if lent.is_spoilt or self._driver.is_closed(raw):
+            with suppress(Exception):
+                await within(_CLOSE_S, greenlet_spawn(lent.proxied.invalidate))
+        else:
+            lent.proxied.info[_USED_S] = time.monotonic()
+        lent.proxied.close()
+
+    def suspect(self) -> None:
+        """A connection was lost, and maybe the others with it."""
+        self._suspect_s = time.monotonic()
+
+    async def aclose(self) -> None:
+        """Close what is not lent."""
+        await self._engine.dispose()
+
+    async def _connect(self) -> Any:
+        try:
+            return await self._engine.raw_connection()
+        except PoolTimeoutError as error:
+            msg = (
+                f"waited {self._section.wait_s:g} s (database.wait_s) for one of {self._section.server_connections} "
+                "connections (database.server_connections), which statements and transactions hold; nothing was run"
+            )
+            raise DatabaseBusy(msg) from error
+        except Exception as error:
+            if not isinstance(error, DBAPIError) and not self._driver.is_error(error):
+                raise
+            msg = f"the database server cannot be reached: {words_of(error)}; nothing was run"
+            raise DatabaseBusy(msg) from error
+
+    async def _lives(self, lent: Lent) -> bool:
+        if self._driver.is_closed(lent.raw) or self._driver.has_heard(lent.raw):
+            return False
+        used_s = lent.proxied.info.get(_USED_S)
+        if used_s is None:
+            return True
+        if used_s > self._suspect_s and time.monotonic() - used_s < self._section.idle_test_s:
+            return True
+        try:
+            await within(_PING_S, self._driver.ping(lent.raw))
+        except Exception as error:
+            if not self._driver.is_error(error):
+                raise
+            return False
+        return True

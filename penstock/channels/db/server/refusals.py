@@ -1,0 +1,77 @@
+"""Which statements do not go over the channel to a server, and which leave something on the connection behind.
+
+Every transaction has another connection, so what is set on one is gone with the next, or somebody else finds it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from penstock.channels.db.leftovers import COMMENTS, left_by
+from penstock.errors import DatabaseError
+
+_FROM_CLIENT: Final = "it reads a file, or a stream, of this process, which the channel does not carry: insert the rows with executemany"
+_REFUSED: Final = (
+    (re.compile(rf"{COMMENTS}LOAD\s+(?:DATA|XML)\b(?:[^'\"]|\n)*?\bLOCAL\b", re.IGNORECASE), _FROM_CLIENT),
+    (re.compile(rf"{COMMENTS}COPY\b(?:.|\n)*\bFROM\s+STDIN\b", re.IGNORECASE), _FROM_CLIENT),
+    (
+        re.compile(rf"{COMMENTS}COPY\b(?:.|\n)*\bTO\s+STDOUT\b", re.IGNORECASE),
+        "it writes a stream, which the channel does not carry: select the rows",
+    ),
+    (
+        re.compile(rf"{COMMENTS}(?:UN)?LISTEN\b", re.IGNORECASE),
+        "notifications come to a connection, and the connections are shared by all workers",
+    ),
+    (
+        re.compile(rf"{COMMENTS}DECLARE\b(?:.|\n)*?\bWITH\s+HOLD\b", re.IGNORECASE),
+        "the cursor would outlive its transaction, whose connection goes to somebody else",
+    ),
+)
+#: What is there for the statements behind it; a transaction has such.
+_FOR_THE_NEXT: Final = re.compile(
+    COMMENTS
+    + r"(?:SET\s+(?!GLOBAL\b|PERSIST\b|PERSIST_ONLY\b|@@GLOBAL|PASSWORD\b|STATEMENT\b)|USE\b|LOCK\b|PREPARE\b|DECLARE\b"
+    r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
+    re.IGNORECASE,
+)
+_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(rf"{COMMENTS}SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+_LONGEST_CACHED: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What is known of a statement from its text."""
+
+    refusal: str | None
+    """Why it never crosses."""
+    is_for_the_next: bool
+    """It has a meaning inside a transaction only."""
+    leaves: bool
+    """The connection is not for anybody else after it."""
+
+
+def check(statement: str, *, in_transaction: bool) -> Ruling:
+    """Raises `DatabaseError` for a statement that does not cross, or not there."""
+    found = _cached(statement) if len(statement) <= _LONGEST_CACHED else _judge(statement)
+    if found.refusal is not None:
+        msg = f"the statement does not cross the database channel: {found.refusal}; nothing was run"
+        raise DatabaseError(msg, "NotSupportedError")
+    if found.is_for_the_next and not in_transaction:
+        msg = (
+            "the statement is for those behind it, and outside a transaction each runs on another connection: run it "
+            "inside the transaction that needs it; nothing was run"
+        )
+        raise DatabaseError(msg, "NotSupportedError")
+    return found
+
+
+def _judge(statement: str) -> Ruling:
+    refusal = next((why for pattern, why in _REFUSED if pattern.match(statement)), None)
+    leaves = left_by(statement) is not None and not _ENDS_WITH_ITS_TRANSACTION.match(statement)
+    return Ruling(refusal, _FOR_THE_NEXT.match(statement) is not None, leaves)
+
+
+_cached = lru_cache(maxsize=1024)(_judge)

@@ -1,0 +1,243 @@
+"""One statement on a server's connection: alone, committed by itself, or inside its caller's transaction.
+
+```
+alone ──▶ a connection of the pool ─▶ statement ─▶ what the caller wants of its rows ─▶ back to the pool
+inside ─▶ the transaction's own ────▶ statement ─▶ what the caller wants of its rows ─▶ the rest is passed over
+```
+With `keeps`, rows that are left stay on the wire, and the connection with them, until somebody asks for more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from penstock.channels.db.server.driver import USUAL, Driver, Mode
+from penstock.channels.db.server.faults import DriverFailure, words_of
+from penstock.channels.db.server.pool import Lent, Pool
+from penstock.channels.db.server.refusals import check
+from penstock.channels.db.server.results import OpenResult
+from penstock.channels.db.server.transactions import Transaction, Transactions
+from penstock.channels.db.server.work import Work
+from penstock.channels.service import Caller
+from penstock.errors import DatabaseError
+
+Use: TypeAlias = Callable[[OpenResult], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """In the driver's paramstyle."""
+
+    text: str
+    parameters: Any = None
+    is_many: bool = False
+    """`parameters` are a list of them."""
+    is_whole: bool = False
+    """Of many none is kept when one fails, inside a transaction too."""
+    keeps: bool = False
+    """What is not read stays to be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A result that is not read to its end, and where it is."""
+
+    opened: OpenResult
+    lent: Lent
+    transaction: Transaction | None
+
+
+class Runner:
+    """Runs statements. Raises `DriverFailure`, and `DatabaseError` for what is refused here."""
+
+    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions) -> None:
+        self._driver = driver
+        self._pool = pool
+        self._transactions = transactions
+
+    async def begin(self, caller: Caller, mode: Mode, work: Work) -> Transaction:
+        """A transaction, of which the server hears with its first statement."""
+        lent = await self._lend(caller, work)
+        return self._transactions.open(lent, mode)
+
+    async def alone(self, statement: Statement, use: Use, work: Work) -> tuple[Any, Left | None]:
+        """What `use` makes of the result, and what is left of it."""
+        ruling = check(statement.text, in_transaction=False)
+        lent = await self._lend(work.caller, work)
+        left: Left | None = None
+        try:
+            with self._noting(lent), work.on(lent):
+                await self._driver.prepare(lent.raw, USUAL if statement.is_many else None, is_begun=False)
+                lent.is_spoilt |= ruling.leaves
+                opened = await self._send(lent, statement)
+                try:
+                    answer = await use(opened)
+                    if statement.keeps and not opened.is_done:
+                        left = Left(opened, lent, None)
+                finally:
+                    if left is None:
+                        await self._settle(lent, opened)
+                if statement.is_many:
+                    await self._driver.commit(lent.raw)
+            # Should its caller have gone meanwhile, nobody asks for the rest.
+            left = None if work.is_ending else left
+        finally:
+            if left is None:
+                await self._pool.give(lent)
+        return answer, left
+
+    async def inside(
+        self, transaction: Transaction, statement: Statement, use: Use, work: Work
+    ) -> tuple[Any, Left | None]:
+        """As `alone`, in a transaction that its caller has entered."""
+        ruling = check(statement.text, in_transaction=True)
+        lent = transaction.lent
+        left: Left | None = None
+        async with self._turn(transaction, work):
+            if transaction.result is not None and not transaction.result.is_read:
+                raise _unread()
+            is_begun, transaction.is_begun = transaction.is_begun, True
+            await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
+            lent.is_spoilt |= ruling.leaves
+            opened = transaction.result = await self._send(lent, statement, is_whole=statement.is_whole)
+            answer = await use(opened)
+            if statement.keeps and not opened.is_done:
+                left = Left(opened, lent, transaction)
+            else:
+                await opened.pass_all()
+        return answer, left
+
+    async def more(self, left: Left, use: Use, work: Work) -> Any:
+        """More of a result, in a transaction that its caller has entered, or alone; it stays with whoever holds it."""
+        if left.transaction is None:
+            with self._noting(left.lent), work.on(left.lent):
+                return await use(left.opened)
+        async with self._turn(left.transaction, work):
+            return await use(left.opened)
+
+    async def give_up(self, left: Left, work: Work) -> None:
+        """Nobody reads the rest: its connection is free again."""
+        if left.transaction is not None:
+            await self.more(left, OpenResult.pass_all, work)
+            return
+        try:
+            with work.on(left.lent):
+                await self._settle(left.lent, left.opened)
+        finally:
+            await self._pool.give(left.lent)
+
+    async def end(self, transaction: Transaction, *, is_commit: bool) -> None:
+        """Commit or roll back a transaction that its caller has entered; its connection is free after it."""
+        async with transaction.turn:
+            self._check(transaction)
+            self._transactions.close(transaction)
+            lent = transaction.lent
+            try:
+                with self._noting(lent):
+                    await self._pass_rest(transaction, all_of_it=is_commit)
+                    if is_commit and self._driver.is_undone(lent.raw):
+                        raise _undone()
+                    if is_commit and self._driver.in_transaction(lent.raw):
+                        await self._driver.commit(lent.raw)
+            finally:
+                await self._pool.give(lent)
+
+    @contextmanager
+    def _noting(self, lent: Lent) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._driver.is_error(error):
+                raise
+            is_gone = self._driver.is_gone(lent.raw, error)
+            if is_gone:
+                lent.is_spoilt = True
+                self._pool.suspect()
+            raise DriverFailure(error, is_gone=is_gone) from error
+
+    @asynccontextmanager
+    async def _turn(self, transaction: Transaction, work: Work) -> AsyncIterator[None]:
+        async with transaction.turn:
+            self._check(transaction)
+            try:
+                with self._noting(transaction.lent), work.on(transaction.lent):
+                    yield
+            except Exception as failure:
+                await self._after(transaction, failure)
+                raise
+
+    async def _after(self, transaction: Transaction, failure: Exception) -> None:
+        """What has become of the transaction by a statement that failed."""
+        lent, opened = transaction.lent, transaction.result
+        if not isinstance(failure, DriverFailure):
+            if opened is not None:
+                # Refused by us amid its rows, which stand in the way of the next statement.
+                with suppress(Exception):
+                    await opened.pass_all()
+            return
+        if failure.is_gone:
+            self._transactions.abandon(transaction, f"its connection to the server was lost ({failure})")
+            return
+        try:
+            is_undone = await self._driver.was_undone(lent.raw, failure.error)
+        except Exception as second:
+            if not self._driver.is_error(second):
+                raise
+            lent.is_spoilt = is_undone = True
+        if is_undone:
+            self._transactions.abandon(
+                transaction, f"the server has rolled it back ({words_of(failure.error)})"
+            )
+
+    async def _lend(self, caller: Caller, work: Work) -> Lent:
+        lent = await self._pool.lend(caller)
+        if work.is_ending:
+            await self._pool.give(lent)
+            raise asyncio.CancelledError
+        return lent
+
+    async def _send(self, lent: Lent, statement: Statement, *, is_whole: bool = False) -> OpenResult:
+        text, parameters = statement.text, statement.parameters
+        if statement.is_many:
+            return OpenResult(await self._driver.run_many(lent.raw, text, parameters, is_whole=is_whole))
+        return OpenResult(await self._driver.run(lent.raw, text, parameters))
+
+    async def _settle(self, lent: Lent, opened: OpenResult) -> None:
+        with suppress(Exception):
+            if await opened.pass_little() or await self._driver.cut(lent.raw):
+                return
+        lent.is_spoilt = True
+
+    async def _pass_rest(self, transaction: Transaction, *, all_of_it: bool) -> None:
+        opened = transaction.result
+        if opened is None or opened.is_read:
+            return
+        if all_of_it:
+            await opened.pass_all()
+        elif not await opened.pass_little():
+            # A server whose client has gone rolls back too.
+            transaction.lent.is_spoilt = True
+
+    def _check(self, transaction: Transaction) -> None:
+        if not self._transactions.is_open(transaction.number):
+            raise self._transactions.over(transaction.number, transaction.caller)
+
+
+def _unread() -> DatabaseError:
+    msg = (
+        "another statement while a result of the same transaction is open, whose rows are still on the wire: read it to its "
+        "end or close it first; nothing was run"
+    )
+    return DatabaseError(msg, "ProgrammingError")
+
+
+def _undone() -> DatabaseError:
+    msg = (
+        "the transaction cannot be committed: the server takes nothing more of it after an error, so it was rolled back. "
+        "Let the error through, or put the statement that may fail into a savepoint"
+    )
+    return DatabaseError(msg, "InFailedSqlTransaction")

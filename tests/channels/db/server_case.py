@@ -1,0 +1,87 @@
+"""A real database server, an empty database on it, and the channel's services to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.channels.db.local import LocalDatabase
+from penstock.channels.db.service import DatabaseService
+from penstock.config.database import DatabaseSection
+from tests.channels.conftest import FRAME_BYTES, local
+from tests.servers import Server, name_in
+
+KINDS = ("mariadb", "postgresql")
+SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
+SERIES = {
+    "mariadb": "SELECT seq AS i, repeat('x', 100) AS v FROM seq_1_to_{}",
+    "postgresql": "SELECT i, repeat('x', 100) AS v FROM generate_series(1, {}) AS i",
+}
+
+
+class Case:
+    """One server, an empty database on it, and services of a test's choice."""
+
+    def __init__(self, kind: str, server: Server, url: str) -> None:
+        self.kind = kind
+        self.server = server
+        self.url = url
+        self.made: list[DatabaseService] = []
+
+    async def service(self, *, frame_bytes: int = FRAME_BYTES, **settings: Any) -> DatabaseService:
+        section = DatabaseSection.model_validate({"url": self.url, **settings})
+        self.made.append(DatabaseService(section, frame_bytes=frame_bytes))
+        await self.made[-1].start()
+        return self.made[-1]
+
+    async def db(self, **settings: Any) -> LocalDatabase:
+        """A caller, and a table `t (id, v UNIQUE)`."""
+        db = local(await self.service(**settings))
+        await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
+        return db
+
+    def rows(self, statement: str) -> list[Any]:
+        """What others see."""
+        return self.server.execute(statement, url=self.url)
+
+    def sleeping(self) -> bool:
+        """True while a statement of `SLEEP` runs."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE info LIKE '%sleep(60)' AND user = 'penstock'",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
+        }
+        return self.rows(lists[self.kind]) != [(0,)]
+
+    def connect(self) -> Any:
+        """The plain driver."""
+        return self.server._connect(name_in(self.url))
+
+    def connections(self) -> int:
+        return len(self.server.connections(self.url))
+
+    def at_work(self) -> int:
+        """How many connections run a statement, or have a transaction open."""
+        lists = {
+            "mariadb": "SELECT (SELECT count(*) FROM information_schema.innodb_trx) + (SELECT count(*) FROM "
+            "information_schema.processlist WHERE db = DATABASE() AND command = 'Query' AND id <> CONNECTION_ID())",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' "
+            "AND pid <> pg_backend_pid()",
+        }
+        [(count,)] = self.rows(lists[self.kind])
+        return int(count)
+
+    def waits_for_locks(self) -> int:
+        """How many statements wait for another one's lock."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.innodb_lock_waits",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        }
+        [(count,)] = self.rows(lists[self.kind])
+        return int(count)
+
+    def is_stuck(self) -> bool:
+        """True while the server has rows to send to somebody who does not read them."""
+        lists = {
+            "mariadb": "SELECT count(*) FROM information_schema.processlist WHERE db = DATABASE() AND state = 'Writing to net'",
+            "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'",
+        }
+        return self.rows(lists[self.kind]) != [(0,)]
