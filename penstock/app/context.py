@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from structlog.typing import FilteringBoundLogger
 
+#: What `ctx.db` runs: SQL, or a statement of SQLAlchemy's Core.
+Statement: TypeAlias = "str | Executable"
+#: By name, or by place (SQLite); a sequence of such, for several rows, where a statement is executed.
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 Row: TypeAlias = Mapping[str, Any]
 #: The one value of `redelivered_after`.
@@ -72,16 +75,36 @@ class BusChannel(Protocol):
 class Transaction(Protocol):
     """`ctx.db.transaction()`: several statements, one commit, over the database channel."""
 
-    def execute(self, statement: str, parameters: Parameters = None) -> int:
-        """Run one statement; returns the number of rows it changed."""
+    def execute(self, statement: Statement, parameters: Parameters = None) -> int:
+        """Run one statement; returns the number of rows it changed.
+
+        With a list of parameters it is run for each, all or none; it crosses once, and the numbers are added up.
+        """
         ...
 
-    def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+    def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows, each a mapping from column name to value."""
         ...
 
-    def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+    def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """The first row, or None."""
+        ...
+
+    def stream(self, statement: Statement, parameters: Parameters = None) -> DatabaseStream:
+        """The rows of a large result, one after the other, about 256 KiB in memory at a time."""
+        ...
+
+
+class DatabaseStream(Protocol):
+    """`ctx.db.stream(…)`: rows as `fetch_all` gives them; it ends with its last row, its loop, its block, or the message."""
+
+    def __iter__(self) -> Iterator[Row]: ...
+    def __next__(self) -> Row: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+    def close(self) -> None:
+        """Give the rest up."""
         ...
 
 
@@ -115,16 +138,33 @@ class AsyncBusChannel(Protocol):
 class AsyncTransaction(Protocol):
     """As `Transaction`, awaited."""
 
-    async def execute(self, statement: str, parameters: Parameters = None) -> int:
+    async def execute(self, statement: Statement, parameters: Parameters = None) -> int:
         """As `Transaction.execute`."""
         ...
 
-    async def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+    async def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """As `Transaction.fetch_all`."""
         ...
 
-    async def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+    async def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """As `Transaction.fetch_one`."""
+        ...
+
+    def stream(self, statement: Statement, parameters: Parameters = None) -> AsyncDatabaseStream:
+        """As `Transaction.stream`; the statement is sent with the first row that is asked for."""
+        ...
+
+
+class AsyncDatabaseStream(Protocol):
+    """As `DatabaseStream`, awaited."""
+
+    def __aiter__(self) -> AsyncIterator[Row]: ...
+    async def __anext__(self) -> Row: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc_info: object) -> None: ...
+
+    async def aclose(self) -> None:
+        """Give the rest up."""
         ...
 
 

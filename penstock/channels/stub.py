@@ -78,6 +78,16 @@ class Channel:
             raise wire.exception(answer)
         return msgspec.msgpack.decode(answer.value, type=result_type)
 
+    def tell(self, service: str, method: str, arguments: object) -> bool:
+        """Call a service without waiting for its answer, which is dropped; for finalizers, which may run anywhere.
+
+        False, and nothing is told, while a thread is in the middle of a frame: it may be this one. Raises `ChannelClosed`.
+        """
+        if self._writes.locked():
+            return False
+        self._send(wire.Call(next(self._ids), service, method, msgspec.Raw(wire.encode(arguments))))
+        return True
+
     def ended(self, batch: int, index: int, outcome: Outcome) -> None:
         """Tell the loop how a delivery ended; it survives this process once written."""
         self._send(wire.Ended(batch, index, outcome))

@@ -76,14 +76,14 @@ class CursorService:
             await self._drop(asked.dropped, caller)
             if number is None and asked.begins:
                 number = await self._begin(caller)
-            if number is not None:
-                return await self._run_inside(asked, number, caller)
-            if verb_of(asked.statement) in _READ_VERBS and not writes_file(asked.statement):
-                return await self._read(asked, caller)
-            return await self._write(asked, caller)
+            return await self._run(asked, number, caller)
         except Exception as error:  # noqa: BLE001 - what is no fault of the statement is raised again in there
             is_inside = asked.transaction is not None
             return stepping.failed(error, self._if_open(number, caller), was_inside=is_inside)
+
+    async def stream(self, asked: Run, caller: Caller) -> Ran:
+        """Run a statement of `ctx.db.stream`. Raises `sqlite3.Error`, and what else there is."""
+        return await self._run(asked, asked.transaction, caller)
 
     async def fetch(self, asked: Fetch, caller: Caller) -> Chunk | Failed:
         """More rows. Raises `ChannelClosed`."""
@@ -128,6 +128,13 @@ class CursorService:
         """Close every reading connection."""
         await self._lending.aclose()
         self._held.clear()
+
+    async def _run(self, asked: Run, number: int | None, caller: Caller) -> Ran:
+        if number is not None:
+            return await self._run_inside(asked, number, caller)
+        if verb_of(asked.statement) in _READ_VERBS and not writes_file(asked.statement):
+            return await self._read(asked, caller)
+        return await self._write(asked, caller)
 
     async def _run_inside(self, asked: Run, number: int, caller: Caller) -> Ran:
         transaction = self._find(number, caller)

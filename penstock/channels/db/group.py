@@ -42,6 +42,13 @@ class Statement(NamedTuple):
     asked: Run | None = None
     """As a cursor wants it run, when `want` is that."""
 
+    @property
+    def is_many(self) -> bool:
+        """True when the parameters are a list of rows, each to be run: a stored value is neither list nor mapping."""
+        return isinstance(self.parameters, list) and isinstance(
+            next(iter(self.parameters), None), list | dict
+        )
+
 
 @dataclass(slots=True)
 class Progress:
@@ -190,7 +197,10 @@ def _run(connection: GuardedConnection, statement: Statement, limit_bytes: int) 
         return run_whole(connection, statement.asked, limit_bytes=limit_bytes)
     cursor = connection.cursor()
     try:
-        cursor.execute(statement.text, statement.parameters or ())
+        if statement.is_many:
+            cursor.executemany(statement.text, statement.parameters)
+        else:
+            cursor.execute(statement.text, statement.parameters or ())
         rows: Rows | None = None
         if statement.want != "execute":
             rows = pack(cursor, first_only=statement.want == "fetch_one", limit_bytes=limit_bytes)

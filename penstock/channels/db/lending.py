@@ -35,6 +35,8 @@ class LentReader:
         self.connection = connection
         self.cursors = Cursors()
         self.is_stopped = False
+        self.is_given = False
+        """Nobody's, or about to be."""
         self.running: asyncio.Future[Any] | None = None
         """What its thread is doing."""
         self.back = asyncio.Event()
@@ -114,8 +116,10 @@ class Lending:
 
     def give(self, lent: LentReader) -> None:
         """The caller needs it no more; harmless when repeated. What runs on it is ended."""
-        if lent not in self._lent or lent.is_stopped:
+        # Not `is_stopped`: whoever was cancelled in the middle of a fetch has stopped it, and gives it back after that.
+        if lent not in self._lent or lent.is_given:
             return
+        lent.is_given = True
         lent.stop()
         running = lent.running
         if running is not None and not running.done():

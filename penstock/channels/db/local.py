@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self, cast
+from weakref import WeakKeyDictionary
 
 from msgspec import Raw
 
-from penstock.app.context import Parameters, Row
+from penstock.app.context import Parameters, Row, Statement
 from penstock.channels import wire
-from penstock.channels.db.calls import Query, Want
-from penstock.channels.db.exact import exact_parameters
-from penstock.channels.db.rows import Rows, unpack
-from penstock.channels.db.statements import check_text
+from penstock.channels.db.calls import Query, Ran, Want
+from penstock.channels.db.preparing import Prepared, Preparer
+from penstock.channels.db.rows import Rows, unpacker
+from penstock.channels.db.streaming import LocalStream
 from penstock.channels.db.stub import outside_block
-from penstock.channels.db.values import stored_parameters
 from penstock.channels.service import Caller, Service
 from penstock.errors import DatabaseError
 
 # A variable of the task, not of the object: of two tasks of one handler only the one inside the block is inside.
 _current: ContextVar[LocalTransaction | None] = ContextVar("penstock_db_transaction", default=None)
+
+# Kept as long as the service, of which each delivery has a new caller: statements are compiled once.
+_preparers: WeakKeyDictionary[Service, Preparer] = WeakKeyDictionary()
 
 
 class LocalStatements(ABC):
@@ -31,41 +35,85 @@ class LocalStatements(ABC):
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service = service
         self._caller = caller
-        is_server = getattr(service, "has_exact_values", False)
-        self._prepare = exact_parameters if is_server else stored_parameters
+        self._preparer = _preparer_of(service)
+        self.dropped: dict[int, list[int]] = {}
+        """Cursors of streams that were left early, by transaction; closed before its next statement."""
 
-    async def execute(self, statement: str, parameters: Parameters = None) -> int:
+    async def execute(self, statement: Statement, parameters: Parameters = None) -> int:
         """As `DatabaseStub.execute`, awaited."""
-        return cast("int", await self._run("execute", statement, parameters))
+        prepared = await self._prepared(statement, parameters, gives_rows=False)
+        if prepared.is_many and not prepared.parameters:
+            return 0
+        return cast("int", await self._run("execute", prepared))
 
-    async def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+    async def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """As `DatabaseStub.fetch_all`, awaited."""
-        found = cast("Rows", await self._run("fetch_all", statement, parameters))
+        prepared = await self._prepared(statement, parameters)
+        found = cast("Rows", await self._run("fetch_all", prepared))
+        unpack = unpacker(found.columns, prepared.shape)
         rows: list[Row] = []
         for position, piece in enumerate(found.pieces):
             if position:
                 # A large result is unpacked in pieces, so that the loop's other work comes in between.
                 await asyncio.sleep(0)
-            rows += unpack(found.columns, piece)
+            rows += unpack(piece)
         return rows
 
-    async def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+    async def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """As `DatabaseStub.fetch_one`, awaited."""
-        found = cast("Rows", await self._run("fetch_one", statement, parameters))
-        return unpack(found.columns, found.pieces[0])[0] if found.pieces else None
+        prepared = await self._prepared(statement, parameters)
+        found = cast("Rows", await self._run("fetch_one", prepared))
+        return unpacker(found.columns, prepared.shape)(found.pieces[0])[0] if found.pieces else None
+
+    def stream(self, statement: Statement, parameters: Parameters = None) -> LocalStream:
+        """As `DatabaseStub.stream`; the statement is sent with the first row that is asked for."""
+        number = self._number()
+
+        async def run() -> tuple[Prepared, Ran]:
+            prepared = await self._prepared(statement, parameters)
+            await self._drop_dropped(number)
+            query = Query(prepared.sql, prepared.parameters, number)
+            return prepared, cast("Ran", await self._ask("stream", query))
+
+        async def drop(cursor: int) -> None:
+            if number is None:
+                await self._ask("drop", [cursor])
+            else:
+                # As in a worker: its transaction may be about to be rolled back.
+                self.dropped.setdefault(number, []).append(cursor)
+
+        return LocalStream(self._ask, run, drop)
 
     @abstractmethod
     def _number(self) -> int | None:
         """The transaction that a statement belongs to; None for one of its own."""
 
-    async def _run(self, want: Want, statement: str, parameters: Parameters) -> object:
-        check_text(statement)
-        query = Query(statement, self._prepare(parameters), self._number())
-        return await self._ask(want, query)
+    async def _prepared(
+        self, statement: Statement, parameters: Parameters, *, gives_rows: bool = True
+    ) -> Prepared:
+        while (question := self._preparer.question(statement)) is not None:
+            self._preparer.tell(question, await self.fetch_one(question))
+        return self._preparer.prepare(statement, parameters, gives_rows=gives_rows)
+
+    async def _run(self, want: Want, prepared: Prepared) -> object:
+        number = self._number()
+        await self._drop_dropped(number)
+        return await self._ask(want, Query(prepared.sql, prepared.parameters, number))
+
+    async def _drop_dropped(self, number: int | None) -> None:
+        if number is not None and (cursors := self.dropped.pop(number, None)):
+            await self._ask("drop", cursors)
 
     async def _ask(self, method: str, arguments: object) -> object:
         answer: object = await self._service.call(method, Raw(wire.encode(arguments)), self._caller)
         return answer
+
+
+def _preparer_of(service: Service) -> Preparer:
+    found = _preparers.get(service)
+    if found is None:
+        found = _preparers[service] = Preparer(is_server=getattr(service, "has_exact_values", False))
+    return found
 
 
 class LocalDatabase(LocalStatements):
@@ -92,6 +140,7 @@ class LocalTransaction(LocalStatements):
 
     def __init__(self, database: LocalDatabase, service: Service, caller: Caller) -> None:
         super().__init__(service, caller)
+        self.dropped = database.dropped
         self.database = database
         self.number: int | None = None
         """None before and after the block."""
@@ -113,8 +162,15 @@ class LocalTransaction(LocalStatements):
         number, self.number = self.number, None
         if _current.get() is self:
             _current.set(self._around)
-        if number is not None:
-            await self._ask("commit" if kind is None else "rollback", number)
+        if number is None:
+            return
+        self.dropped.pop(number, None)
+        if kind is None:
+            await self._ask("commit", number)
+            return
+        # As in a worker: what is on its way says what happened.
+        with suppress(DatabaseError):
+            await self._ask("rollback", number)
 
     def _number(self) -> int | None:
         if self.number is None:

@@ -7,8 +7,8 @@ encoder holds the interpreter's lock for as long as it lasts.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,6 +24,18 @@ _HEADER_BYTES: Final = 5
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_rows: Final = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=arrived).decode
+
+
+#: Makes the rows of one piece.
+Unpacker: TypeAlias = Callable[[Raw], list[dict[str, Any]]]
+
+
+class Shape(Protocol):
+    """What a statement knows of its rows."""
+
+    def of(self, arrived: Sequence[str]) -> tuple[list[str], list[Callable[[Any], Any] | None]]:
+        """For the columns that came: their names, and what makes each one's value."""
+        ...
 
 
 class Rows(Struct, frozen=True, array_like=True):
@@ -56,15 +68,25 @@ def pack(cursor: sqlite3.Cursor, *, first_only: bool, limit_bytes: int) -> Rows:
     return Rows(columns, pieces)
 
 
-def unpack(columns: Sequence[str], piece: Raw) -> list[dict[str, Any]]:
-    """A piece's rows, each a plain dict; of two columns with one name the last wins, so name them apart with AS."""
-    return [dict(zip(columns, row, strict=True)) for row in _decode_rows(piece)]
+def unpacker(columns: Sequence[str], shape: Shape | None) -> Unpacker:
+    """What makes plain dicts of a piece's rows; of two columns with one name the last wins, so name them apart with AS."""
+    names, processors = (columns, []) if shape is None else shape.of(columns)
+    makers = [(place, make) for place, make in enumerate(processors) if make is not None]
+
+    def unpack(piece: Raw) -> list[dict[str, Any]]:
+        rows = _decode_rows(piece)
+        for place, make in makers:
+            for row in rows:
+                row[place] = make(row[place])
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    return unpack
 
 
 def too_large(limit_bytes: int) -> DatabaseError:
     """For a result that no frame can carry."""
     return DatabaseError(
-        f"the result is larger than a frame ({limit_bytes} bytes, limits.frame_bytes): ask for less at once with LIMIT "
-        "and a condition on the last key seen, or read it with ctx.connection, which streams; nothing was changed",
+        f"the result is larger than a frame ({limit_bytes} bytes, limits.frame_bytes): read it with ctx.db.stream, which "
+        "brings it in pieces, or ask for less at once with LIMIT and a condition on the last key seen; nothing was changed",
         "DataError",
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import Raw
 
-from penstock.channels.db.calls import Fetch, Query, Run, Want
+from penstock.channels.db.calls import Fetch, Query, Ran, Run, Want
 from penstock.channels.db.cursors import CursorService
 from penstock.channels.db.exact import has_exact_values
 from penstock.channels.db.faults import is_locked, translated, would_write
@@ -102,11 +102,13 @@ class DatabaseService:
         self._transactions.clear()
 
     async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:  # noqa: PLR0911 - one a method
-        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `run`, `fetch`, `drop` of cursors."""
+        """Answer `execute`, `fetch_all`, `fetch_one`, `begin`, `commit`, `rollback`, `reset`; `stream`, `run`, `fetch`, `drop` of cursors."""
         if self.has_exact_values:
             return await self._opened_server().call(method, arguments, caller)
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._run(_decode_query(arguments), cast("Want", method), caller)
+        if method == "stream":
+            return await self._stream(_decode_query(arguments), caller)
         if method == "run":
             return await (await self._opened_cursors()).run(_decode_run(arguments), caller)
         if method == "fetch":
@@ -153,8 +155,16 @@ class DatabaseService:
             if would_write(error):
                 # SQLite knows better than the text; nothing was run.
                 return await writer.run(statement, caller)
-            raise self._reading_failed(error, statement) from error
+            raise self._reading_failed(error, statement.text) from error
         return rows if want != "execute" else 0
+
+    async def _stream(self, query: Query, caller: Caller) -> Ran:
+        check_allowed(query.statement)
+        asked = Run(query.statement, query.parameters, transaction=query.transaction)
+        try:
+            return await (await self._opened_cursors()).stream(asked, caller)
+        except sqlite3.Error as error:
+            raise self._reading_failed(error, query.statement) from error
 
     async def _begin(self, caller: Caller) -> int:
         writer, _ = await self._opened()
@@ -265,11 +275,11 @@ class DatabaseService:
         # Each caller gets its own, because a traceback grows with every raise.
         raise ConfigurationError(str(self._file))
 
-    def _reading_failed(self, error: sqlite3.Error, statement: Statement) -> DatabaseError:
+    def _reading_failed(self, error: sqlite3.Error, statement: str) -> DatabaseError:
         if is_locked(error):
             words = f"waited {self._section.busy_timeout_s:g} s (database.busy_timeout_s): another process holds the file"
             return DatabaseBusy(f"{words}; nothing was read")
-        return translated(error, statement.text)
+        return translated(error, statement)
 
 
 def _own_transaction() -> DatabaseBusy:

@@ -41,6 +41,9 @@ _TOKEN: Final = re.compile(
     rf"(?P<quoted>'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|`[^`]*+`|\[[^\]]*+\]|{_COMMENT})"
     r"|(?P<bracket>[()])|(?P<word>[^\W\d][\w$]*+)",
 )
+_PLACEHOLDER: Final = re.compile(
+    rf"'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|`[^`]*+`|{_COMMENT}|(?P<place>\?|(?<![:\w]):[A-Za-z_]|[@$][A-Za-z_])"
+)
 _LONGEST_CACHED: Final = 4096
 _SHOWN: Final = 160
 
@@ -65,8 +68,8 @@ def check_text(statement: object) -> None:
     """Raises `DatabaseError` in words for what is no text of SQL."""
     if not isinstance(statement, str):
         msg = (
-            f"a statement of type {type(statement).__qualname__} is refused: ctx.db takes SQL as str; "
-            "SQLAlchemy's constructs run with ctx.connection or ctx.session; nothing was run"
+            f"a statement of type {type(statement).__qualname__} is refused: ctx.db takes SQL as str, or a statement of "
+            "SQLAlchemy's such as select(…), insert(…), text(…); nothing was run"
         )
         raise DatabaseError(msg, "ProgrammingError")
     if not statement.isascii():
@@ -75,6 +78,11 @@ def check_text(statement: object) -> None:
         except UnicodeEncodeError as error:
             msg = f"a statement is refused: character {error.start} is a lone surrogate, which is no text; nothing was run"
             raise DatabaseError(msg, "ProgrammingError") from error
+
+
+def has_placeholder(statement: str) -> bool:
+    """True when the statement takes parameters."""
+    return any(found["place"] for found in _PLACEHOLDER.finditer(statement))
 
 
 def check_allowed(statement: str) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import NoneType, TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
+from weakref import WeakSet
 
-from penstock.app.context import Parameters, Row
-from penstock.channels.db.calls import SERVICE, Query, Want
-from penstock.channels.db.exact import exact_parameters
-from penstock.channels.db.rows import Rows, unpack
-from penstock.channels.db.statements import check_text, may_write
-from penstock.channels.db.values import stored_parameters
+from msgspec import Raw
+
+from penstock.app.context import Parameters, Row, Statement
+from penstock.channels import wire
+from penstock.channels.db.calls import SERVICE, Chunk, Failed, Fetch, Query, Ran, Run, Want
+from penstock.channels.db.preparing import Prepared, Preparer
+from penstock.channels.db.rows import Rows, unpacker
+from penstock.channels.db.statements import may_write
+from penstock.channels.db.streaming import StubStream
 from penstock.channels.dbapi.link import Link
 from penstock.channels.stub import Channel
 from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, PenstockError
 
 T = TypeVar("T")
+
+#: Of a frame, for what stands around the rows of parameters.
+_AROUND_BYTES: Final = 4096
 
 
 def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
@@ -33,46 +41,79 @@ class DatabaseStub:
         self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, exact: bool = False
     ) -> None:
         self._channel = channel
-        self._prepare = exact_parameters if exact else stored_parameters
+        self._is_server = exact
+        self._preparer = Preparer(is_server=exact)
         self.guard = guard
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""
         self._transaction: int | None = None
         # True from a call's beginning to its answer: a soft deadline in between leaves something behind.
         self._is_unsettled = False
+        self._has_streamed = False
+        self._streams: WeakSet[StubStream] = WeakSet()
+        # Cursors that are open on the loop's side, and those of them that nobody reads any more, with their transactions.
+        self._cursors: set[int] = set()
+        self._dropped: dict[int, int | None] = {}
 
     @property
     def in_transaction(self) -> bool:
         """True inside a `transaction()` block, or while a PEP 249 connection of the process has one open."""
         return self._transaction is not None or self.link.in_transaction
 
-    def execute(self, statement: str, parameters: Parameters = None) -> int:
-        """Run one statement; returns the number of rows it changed.
+    def execute(self, statement: Statement, parameters: Parameters = None) -> int:
+        """Run one statement, for each row of parameters when there are several; returns the number of rows it changed.
 
         Raises `DatabaseError` (`DatabaseBusy` when it waited too long), `ChannelClosed`, `FrameError`.
         """
-        return self._run("execute", statement, parameters, int)
+        prepared = self._prepared(statement, parameters, gives_rows=False)
+        if not prepared.is_many:
+            return self._run("execute", prepared, int)
+        if not prepared.parameters:
+            return 0
+        parts = list(self._parts(prepared.parameters, self._channel.limit_bytes - len(prepared.sql.encode())))
+        if len(parts) == 1:
+            return self._run("execute", prepared._replace(parameters=parts[0]), int)
+        with self._all_or_none():
+            return sum(self._run("execute", prepared._replace(parameters=part), int) for part in parts)
 
-    def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+    def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows, each a dict from column name to value; of two columns with one name the last wins."""
-        found = self._run("fetch_all", statement, parameters, Rows)
-        return [row for piece in found.pieces for row in unpack(found.columns, piece)]
+        prepared = self._prepared(statement, parameters)
+        found = self._run("fetch_all", prepared, Rows)
+        unpack = unpacker(found.columns, prepared.shape)
+        return [row for piece in found.pieces for row in unpack(piece)]
 
-    def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+    def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """The first row, or None."""
-        found = self._run("fetch_one", statement, parameters, Rows)
-        return unpack(found.columns, found.pieces[0])[0] if found.pieces else None
+        prepared = self._prepared(statement, parameters)
+        found = self._run("fetch_one", prepared, Rows)
+        return unpacker(found.columns, prepared.shape)(found.pieces[0])[0] if found.pieces else None
+
+    def stream(self, statement: Statement, parameters: Parameters = None) -> StubStream:
+        """The rows of a large result, a chunk here at a time. Raises as `execute`."""
+        prepared = self._prepared(statement, parameters)
+        # From here on: a deadline may come between the answer and us.
+        self._has_streamed = True
+        ran = self._run("stream", prepared, Ran)
+        stream = StubStream(self, prepared, ran, self._transaction)
+        if ran.cursor is not None:
+            self._cursors.add(ran.cursor)
+            self._streams.add(stream)
+        return stream
 
     def transaction(self) -> StubTransaction:
         """Commit at the end of the block, roll back when it raises."""
         return StubTransaction(self)
 
     def reset(self) -> None:
-        """Between two messages: roll back a transaction that was left open, withdraw a call that was given up."""
-        if self._is_unsettled or self._transaction is not None or self.link.holding:
+        """Between two messages: roll back a transaction and end streams that were left open, withdraw a call that was given up."""
+        if self._is_unsettled or self._transaction is not None or self._has_streamed or self.link.holding:
             self.link.reset()
             self._transaction = None
-            self._is_unsettled = False
+            self._is_unsettled = self._has_streamed = False
+        self._forget(list(self._streams))
+        self._cursors.clear()
+        self._dropped.clear()
 
     def begin(self) -> int:
         """Begin a transaction; returns its number. Raises `DatabaseError` when one is open."""
@@ -86,15 +127,99 @@ class DatabaseStub:
     def end(self, method: str, number: int) -> None:
         """Commit or roll back."""
         self._transaction = None
+        self._forget([stream for stream in self._streams if stream.transaction == number])
+        self._dropped = {cursor: of for cursor, of in self._dropped.items() if of != number}
         self._settled(method, number, NoneType)
 
-    def _run(self, want: Want, statement: str, parameters: Parameters, result: type[T]) -> T:
-        check_text(statement)
-        query = Query(statement, self._prepare(parameters), self._transaction)
-        self.guard(may_write(statement))
-        return self._settled(want, query, result)
+    def fetch(self, cursor: int) -> Chunk | Failed:
+        """More rows of a stream."""
+        answer: Chunk | Failed = self._settled("fetch", Fetch(cursor), Chunk | Failed)
+        if isinstance(answer, Failed) or answer.is_last:
+            self._cursors.discard(cursor)
+        return answer
 
-    def _settled(self, method: str, arguments: object, result: type[T]) -> T:
+    def drop(self, cursor: int) -> None:
+        """Close a stream's cursor; a call that was cut short leaves that to `reset`."""
+        if cursor in self._cursors and not self._is_unsettled:
+            self._dropped[cursor] = None
+            self._drop_dropped()
+
+    def drop_soon(self, cursor: int) -> None:
+        """As `drop`, from a finalizer: it waits for nothing."""
+        if cursor not in self._cursors or self._is_unsettled:
+            return
+        try:
+            is_told = self._channel.tell(SERVICE, "drop", [cursor])
+        except ChannelClosed:
+            return
+        if is_told:
+            self._cursors.discard(cursor)
+        else:
+            self._dropped[cursor] = None
+
+    def drop_later(self, cursor: int, transaction: int) -> None:
+        """As `drop`, with the next statement; the transaction's end closes it, too."""
+        if cursor in self._cursors:
+            self._dropped[cursor] = transaction
+
+    def _prepared(self, statement: Statement, parameters: Parameters, *, gives_rows: bool = True) -> Prepared:
+        while (question := self._preparer.question(statement)) is not None:
+            self._preparer.tell(question, self.fetch_one(question))
+        return self._preparer.prepare(statement, parameters, gives_rows=gives_rows)
+
+    def _run(self, method: Want | Literal["stream"], prepared: Prepared, result: type[T]) -> T:
+        self.guard(may_write(prepared.sql))
+        if self._dropped and not self._is_unsettled:
+            self._drop_dropped()
+        query = Query(prepared.sql, prepared.parameters, self._transaction)
+        answer: T = self._settled(method, query, result)
+        return answer
+
+    def _drop_dropped(self) -> None:
+        numbers, self._dropped = list(self._dropped), {}
+        self._cursors.difference_update(numbers)
+        self._settled("drop", numbers, NoneType)
+
+    def _parts(self, rows: list[Any], limit_bytes: int) -> Iterator[Raw]:
+        """The rows of parameters, in as few frames as they fit in."""
+        encoded = wire.encode(rows)
+        if len(encoded) + _AROUND_BYTES <= limit_bytes or len(rows) <= 1:
+            yield Raw(encoded)
+            return
+        half = len(rows) // 2
+        yield from self._parts(rows[:half], limit_bytes)
+        yield from self._parts(rows[half:], limit_bytes)
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Several calls that leave nothing behind when one of them fails: a transaction, a savepoint inside one."""
+        if self._transaction is None:
+            with self.transaction():
+                yield
+            return
+        self._control("SAVEPOINT penstock_rows")
+        try:
+            yield
+        except DatabaseError:
+            self._control("ROLLBACK TO SAVEPOINT penstock_rows")
+            raise
+        self._control("RELEASE SAVEPOINT penstock_rows")
+
+    def _control(self, sql: str) -> None:
+        if self._is_server:
+            self._settled("execute", Query(sql, None, self._transaction), int)
+            return
+        # Statements of `ctx.db` may not; those of a cursor may.
+        answer: Ran | Failed = self._settled("run", Run(sql, transaction=self._transaction), Ran | Failed)
+        if isinstance(answer, Failed):
+            raise DatabaseError(answer.text, answer.name)
+
+    def _forget(self, streams: list[StubStream]) -> None:
+        for stream in streams:
+            stream.lose()
+            self._streams.discard(stream)
+
+    def _settled(self, method: str, arguments: object, result: Any) -> Any:
         self._is_unsettled = True
         try:
             answer = self._channel.call(SERVICE, method, arguments, result)
@@ -123,20 +248,30 @@ class StubTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         number, self._number = self._number, None
-        if number is not None:
-            self._stub.end("commit" if kind is None else "rollback", number)
+        if number is None:
+            return
+        if kind is None:
+            self._stub.end("commit", number)
+            return
+        # What is on its way says what happened; a transaction that cannot be rolled back is over already.
+        with suppress(DatabaseError):
+            self._stub.end("rollback", number)
 
-    def execute(self, statement: str, parameters: Parameters = None) -> int:
-        """Run one statement inside it; returns the number of rows it changed."""
+    def execute(self, statement: Statement, parameters: Parameters = None) -> int:
+        """As `DatabaseStub.execute`, inside it."""
         return self._inside().execute(statement, parameters)
 
-    def fetch_all(self, statement: str, parameters: Parameters = None) -> list[Row]:
+    def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows."""
         return self._inside().fetch_all(statement, parameters)
 
-    def fetch_one(self, statement: str, parameters: Parameters = None) -> Row | None:
+    def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """The first row, or None."""
         return self._inside().fetch_one(statement, parameters)
+
+    def stream(self, statement: Statement, parameters: Parameters = None) -> StubStream:
+        """The rows of a large result, which end with the transaction."""
+        return self._inside().stream(statement, parameters)
 
     def _inside(self) -> DatabaseStub:
         if self._number is None:

@@ -15,7 +15,7 @@ import pytest
 from penstock.channels.db.calls import Want
 from penstock.channels.db.group import Finished, Outcome, Progress, Statement, run_group
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
-from penstock.channels.db.rows import Rows, unpack
+from penstock.channels.db.rows import Rows, unpacker
 from penstock.channels.db.statements import is_grouped
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError
@@ -85,7 +85,7 @@ def values(connection: GuardedConnection) -> list[Any]:
 def shape(outcome: Outcome | None) -> object:
     """What a caller can see of an outcome."""
     if isinstance(outcome, Rows):
-        return [row for piece in outcome.pieces for row in unpack(outcome.columns, piece)]
+        return [row for piece in outcome.pieces for row in unpacker(outcome.columns, None)(piece)]
     if isinstance(outcome, DatabaseError):
         return outcome.kind, str(outcome).partition(";")[0]
     return outcome

@@ -9,7 +9,14 @@ from itertools import product
 import pytest
 
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
-from penstock.channels.db.statements import check_allowed, check_text, may_write, shown, verb_of
+from penstock.channels.db.statements import (
+    check_allowed,
+    check_text,
+    has_placeholder,
+    may_write,
+    shown,
+    verb_of,
+)
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError
 
@@ -95,12 +102,25 @@ def test_finding_the_verb_costs_the_statements_length_and_no_more() -> None:
 
 
 def test_what_is_no_text_is_refused_in_words() -> None:
-    from sqlalchemy import text
-
-    with pytest.raises(DatabaseError, match=r"type TextClause is refused.*ctx\.connection"):
-        check_text(text("SELECT 1"))
+    with pytest.raises(DatabaseError, match=r"type int is refused.*SQLAlchemy's such as select"):
+        check_text(1)
     with pytest.raises(DatabaseError, match="lone surrogate"):
         check_text("SELECT '\ud800'")
+
+
+@pytest.mark.parametrize(
+    ("statement", "takes"),
+    [
+        ("INSERT INTO t VALUES (?)", True),
+        ("INSERT INTO t VALUES (:v)", True),
+        ("INSERT INTO t VALUES (@v)", True),
+        ("INSERT INTO t VALUES (':v', \"?\", `@v`)", False),
+        ("SELECT 1 -- :v\n, 2 /* ? */", False),
+        ("SELECT x::text, 'it''s :v'", False),
+    ],
+)
+def test_a_placeholder_is_told_from_what_looks_like_one(statement: str, takes: bool) -> None:
+    assert has_placeholder(statement) == takes
 
 
 def test_an_error_shows_the_beginning_of_a_statement_on_one_line() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
+from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
-from tests.channels.conftest import MakeService, local, until
+from tests.channels.conftest import MakeService, Workshop, local, until
 
 
 async def count(service: DatabaseService) -> int:
@@ -241,3 +242,25 @@ async def test_nobody_can_use_another_callers_transaction(service: DatabaseServi
             await thief._ask("rollback", tx.number)
         await tx.execute("INSERT INTO t (v) VALUES (1)")
     assert await count(service) == 1
+
+
+async def test_a_rollback_that_fails_does_not_hide_why_it_was_made(
+    workshop: Workshop, service: DatabaseService
+) -> None:
+    db = local(service)
+    with pytest.raises(ZeroDivisionError):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t (v) VALUES (1)")
+            # What a delivery's end does: nothing is there to be rolled back.
+            db.close()
+            raise ZeroDivisionError
+    stub = DatabaseStub(await workshop.channel_to({"db": service}))
+
+    def handler() -> None:
+        with pytest.raises(ZeroDivisionError), stub.transaction() as tx:
+            tx.execute("INSERT INTO t (v) VALUES (1)")
+            stub.reset()
+            raise ZeroDivisionError
+
+    await asyncio.to_thread(handler)
+    assert await db.fetch_all("SELECT v FROM t") == []
