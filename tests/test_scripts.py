@@ -67,6 +67,12 @@ def test_every_requirement_is_pinned_with_hashes_and_no_address(name: str) -> No
         assert not re.search(r"https?://|file:|--(extra-)?index|--find-links|@", line), line
 
 
+def test_the_driver_that_has_to_be_compiled_is_pinned_by_itself() -> None:
+    (line,) = requirements("mysqlclient.txt")
+    assert re.match(r"mysqlclient==[\w.]+ .*--hash=sha256:[0-9a-f]{64}", line)
+    assert "mysqlclient" not in " ".join(pins("dev.txt"))
+
+
 def test_a_deployment_gets_the_versions_that_were_tested() -> None:
     assert pins("base.txt") < pins("dev.txt")
 

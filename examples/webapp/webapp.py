@@ -12,9 +12,16 @@ from pathlib import Path
 
 import cherrypy  # type: ignore[import-untyped]
 from cherrypy.process.plugins import Daemonizer, PIDFile  # type: ignore[import-untyped]
+from pydantic import BaseModel, ValidationError
 from reports import turnover
 
 from penstock import SQLProxy
+
+
+class Order(BaseModel):
+    id: int
+    customer: str
+    total: float
 
 
 class Orders:
@@ -26,21 +33,29 @@ class Orders:
         self.proxy = proxy
 
     def GET(self, above: str = "0") -> bytes:
+        try:
+            least = float(above)
+        except ValueError:
+            raise cherrypy.HTTPError(400, f"above={above}: a number is wanted") from None
         rows = self.proxy.execute(
-            "SELECT id, customer, total FROM orders WHERE total > ? ORDER BY id", (float(above),)
+            "SELECT id, customer, total FROM orders WHERE total > ? ORDER BY id", (least,)
         )
         return answer([{"id": id_, "customer": customer, "total": total} for id_, customer, total in rows])
 
     def POST(self) -> bytes:
-        order = json.loads(cherrypy.request.rfile.read(int(cherrypy.request.headers["Content-Length"])))
+        body = cherrypy.request.rfile.read(int(cherrypy.request.headers.get("Content-Length", 0)))
+        try:
+            order = Order.model_validate_json(body)
+        except ValidationError:
+            raise cherrypy.HTTPError(400, 'an order is {"id": 1, "customer": "Ada", "total": 9.99}') from None
         try:
             with self.proxy.transaction() as tx:
-                tx.execute("INSERT INTO orders VALUES (:id, :customer, :total)", order)
+                tx.execute("INSERT INTO orders VALUES (:id, :customer, :total)", order.model_dump())
                 tx.execute("UPDATE counter SET orders = orders + 1")
         except sqlite3.IntegrityError:
             raise cherrypy.HTTPError(409, "this order is there") from None
         cherrypy.response.status = 201
-        return answer({"id": order["id"]})
+        return answer({"id": order.id})
 
 
 class Turnover:
@@ -100,6 +115,7 @@ def main() -> None:
         {
             "server.socket_port": chosen.port,
             "server.thread_pool": 8,
+            "request.show_tracebacks": False,
             "engine.autoreload.on": not chosen.daemon,
             "engine.autoreload.frequency": 0.5,
         }

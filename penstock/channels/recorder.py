@@ -21,6 +21,8 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct as Layout
@@ -118,6 +120,19 @@ class Recorder:
     def enter(self, phase: Phase) -> None:
         """Note the phase of the delivery that was begun; the time runs on."""
         self._memory[0] = phase
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The delivery waits for what is nobody's fault: its time stands still, and a death meanwhile is not its own."""
+        phase = self._memory[0]
+        since_ns: int = _SINCE.unpack_from(self._memory, _SINCE_AT)[0]
+        began_ns = time.monotonic_ns()
+        self._memory[0] = Phase.IDLE
+        try:
+            yield
+        finally:
+            _SINCE.pack_into(self._memory, _SINCE_AT, since_ns + time.monotonic_ns() - began_ns)
+            self._memory[0] = phase
 
     def end(self, index: int, mark: Mark) -> None:
         """Note how the delivery ended."""

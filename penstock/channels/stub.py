@@ -19,7 +19,8 @@ from penstock.channels.frames import FrameDecoder, encode_frame
 from penstock.errors import ChannelClosed, DeadlineExceeded
 
 T = TypeVar("T")
-READ_BYTES = 256 * 1024
+#: More is allocated from the system and given back to it each time, whatever comes.
+READ_BYTES = 64 * 1024
 #: A longer line of the log is cut; it would fill the log of everybody else.
 MAX_LINE_CHARS: Final = 16 * 1024
 _MAX_LEVEL_CHARS: Final = 32

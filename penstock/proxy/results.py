@@ -9,16 +9,21 @@ from typing import Any, Final
 
 import msgspec
 
-#: About so many bytes are sent at once: few turns for the reader's threads, and small enough to hold twice.
-_CHUNK_BYTES: Final = 1024 * 1024
-#: The same for the first rows of a result that is read as it is wanted: often nobody wants more.
-_FIRST_BYTES: Final = 64 * 1024
+#: So many bytes of a whole result are sent at once: a part fits into the socket, so the next rows are fetched while it is
+#: being received. The same of the first rows of a result that is read as it is wanted: often nobody wants more.
+PART_BYTES: Final = 64 * 1024
+#: So many when a reader asks for more: each asking is a turn there and back.
+CHUNK_BYTES: Final = 1024 * 1024
 _FIRST_ROWS: Final = 50
 _STEP_ROWS: Final = 2_000
+_PIECE_BYTES: Final = 16 * 1024
 #: Rows of a result that a commit may have to keep until they are fetched.
 _KEPT_ROWS: Final = 100_000
 #: A result that nobody reads on is closed: SQLite could not tidy up its log as long as it is open.
 ABANDONED_S: Final = 60.0
+
+#: What msgpack puts before the items of an array: a byte up to 15 of them, three up to 65,535.
+_SHORT_ROWS, _SHORT_ARRAY, _ARRAY = 16, 1, 3
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -26,38 +31,41 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 class Open:
     """A result that has more rows. `carried` makes of fetched rows what can cross."""
 
-    def __init__(self, cursor: Any, carried: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(self, cursor: Any, carried: Callable[[list[Any]], list[Any]], *, limit_bytes: int) -> None:
         self.used_at_s = time.monotonic()
+        self._limit_bytes = limit_bytes
         self._cursor = cursor
         self._carried = carried
         self._step = _FIRST_ROWS
         self._ahead: list[Any] = []
         self._is_cut = False
 
-    def next_rows(self, *, first: bool = False) -> tuple[list[Any], bool]:
-        """The next rows, and whether there may be more.
+    def next_rows(self, wanted_bytes: int = PART_BYTES) -> tuple[list[Any], bool]:
+        """The next rows, about so many bytes of them, and whether there may be more.
 
         Raises what the driver raises, and `OverflowError` for rows that a commit could not keep.
         """
         self.used_at_s = time.monotonic()
-        wanted_bytes = _FIRST_BYTES if first else _CHUNK_BYTES
-        rows: list[Any] = []
-        size_bytes = 0
-        while size_bytes < wanted_bytes:
-            step = self._step
-            part = self._read(step)
-            rows += part
-            # Encoding costs a fortieth of fetching, and nothing else says how long rows are.
-            part_bytes = len(_encode(part))
-            size_bytes += part_bytes
-            if len(part) < step:
-                return rows, False
-            self._step = max(1, min(_STEP_ROWS, step * _CHUNK_BYTES // 4 // part_bytes))
-        return rows, True
-
-    def put_back(self, rows: list[Any]) -> None:
-        """They come first the next time."""
-        self._ahead[:0] = rows
+        # The other half of a frame is for what else is in it; a row that needs more has one for itself.
+        room_bytes = self._limit_bytes // 2
+        wanted_bytes = min(wanted_bytes, room_bytes)
+        bodies: list[bytes] = []
+        size_bytes, count, more = 0, 0, True
+        while more and size_bytes < wanted_bytes:
+            rows = self._read(self._step)
+            piece = _encode(rows)
+            if size_bytes + len(piece) > room_bytes and len(rows) + count > 1:
+                self._ahead[:0] = rows
+                self._step = max(1, len(rows) // 2)
+                if count:
+                    break
+                continue
+            more = len(rows) == self._step
+            self._step = max(1, min(_STEP_ROWS, self._step * _PIECE_BYTES // len(piece)))
+            bodies.append(piece[_SHORT_ARRAY if len(rows) < _SHORT_ROWS else _ARRAY :])
+            size_bytes += len(piece)
+            count += len(rows)
+        return _joined(bodies, count), more
 
     def keep(self, limit: int | None = _KEPT_ROWS) -> None:
         """Read the rest now: its transaction ends."""
@@ -82,6 +90,15 @@ class Open:
             msg = f"the result is longer than the {_KEPT_ROWS} rows that are kept when its transaction ends: read it before"
             raise OverflowError(msg)
         return found
+
+
+def _joined(bodies: list[bytes], count: int) -> list[Any]:
+    """One array of all rows."""
+    # Each piece was encoded when it was fetched, while it was in the processor's cache, and its objects were free for the
+    # next one: a sixth less time than encoding all of them at once.
+    rows: Any = msgspec.Raw(b"".join([b"\xdd", count.to_bytes(4), *bodies]))
+    encoded: list[Any] = rows
+    return encoded
 
 
 class Results:

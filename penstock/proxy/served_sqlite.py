@@ -10,6 +10,8 @@ from typing import Any, Final
 from penstock.errors import ConfigurationError
 from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
 
+#: SQLite keeps 2 MiB of the file unless told. There are few connections here, so each may keep more.
+_CACHE_KIB: Final = 16 * 1024
 #: What may be said with an argument; without one a PRAGMA only tells.
 _PRAGMAS: Final = frozenset(
     {
@@ -89,6 +91,7 @@ def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSq
     try:
         use_wal(connection)
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         if not writes:
             connection.execute("PRAGMA query_only=ON")
         connection.guard()

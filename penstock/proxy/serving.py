@@ -12,13 +12,11 @@ import traceback
 from contextlib import nullcontext
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.functions import function_of
 from penstock.proxy.line import Line
-from penstock.proxy.results import ABANDONED_S, Open, Results
+from penstock.proxy.results import ABANDONED_S, CHUNK_BYTES, Open, Results
 from penstock.proxy.served import Served
 from penstock.proxy.statements import Kind, inserts, kind_of, vacuums
 from penstock.proxy.values import packed, packed_row
@@ -127,13 +125,16 @@ class Subprocess:
             self._send(wire.Result(None, cursor.rowcount, packed(lastrowid), [], more=False))
             cursor.close()
             return
-        result = Open(cursor, self._carried)
-        description = tuple(tuple(map(_described, column)) for column in cursor.description)
+        result = Open(cursor, self._carried, limit_bytes=self._boot.frame_bytes)
+        description = None
+        if request.cursor != 0 or request.many:
+            # Whoever wants all rows of a statement at once asks for nothing else.
+            description = tuple(tuple(map(_described, column)) for column in cursor.description)
         rowcount = -1 if cursor.rowcount is None else cursor.rowcount
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
             # RETURNING: until it is read to its end the statement has not ended.
             result.keep(limit=None)
-        rows, more = result.next_rows(first=request.cursor != 0)
+        rows, more = result.next_rows()
         answer = wire.Result(description, rowcount, packed(lastrowid), rows, more)
         if request.cursor == 0:
             self._send_whole(answer, result, commits=request.commits)
@@ -171,21 +172,17 @@ class Subprocess:
         result.close()
 
     def _send_part(self, answer: wire.Result | wire.Rows, result: Open, *, whole: bool) -> bool:
-        """True when there is more to send; rows that would not fit into a frame come with the next one."""
+        """True when there is more to send."""
         try:
             self._send(answer, wire.MORE if whole and answer.more else wire.DONE)
         except FrameError as error:
-            if len(answer.rows) <= 1:
-                result.close()
-                raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
-            half = len(answer.rows) // 2
-            result.put_back(answer.rows[half:])
-            return self._send_part(replace(answer, rows=answer.rows[:half], more=True), result, whole=whole)
+            result.close()
+            raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
         return answer.more
 
     def _send_rows(self, number: int) -> None:
         result = self._results.find(number)
-        if not self._send_part(wire.Rows(*result.next_rows()), result, whole=False):
+        if not self._send_part(wire.Rows(*result.next_rows(CHUNK_BYTES)), result, whole=False):
             self._results.drop([number])
 
     def _run_function(self, request: wire.Run) -> None:

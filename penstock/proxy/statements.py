@@ -53,6 +53,7 @@ def kind_of(sql: str) -> Kind:
     }.get(first, Kind.OTHER)
 
 
+@lru_cache(maxsize=1024)
 def vacuums(sql: str) -> bool:
     """True for a VACUUM in place; INTO makes a copy somewhere."""
     found = _FIRST_WORDS.match(sql)
@@ -60,6 +61,7 @@ def vacuums(sql: str) -> bool:
     return words[0] == "VACUUM" and "INTO" not in words
 
 
+@lru_cache(maxsize=1024)
 def inserts(sql: str) -> bool:
     """True when the statement may say which row it inserted."""
     found = _FIRST_WORDS.match(sql)

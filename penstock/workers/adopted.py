@@ -10,14 +10,16 @@ engine is disposed of at the stop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
 from typing import Any, Final
 
 from pydantic import SecretStr
-from sqlalchemy import Connection, Engine, Executable, event
+from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
 from penstock.config.database import DatabaseSection
@@ -27,7 +29,7 @@ from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.opening import open_patiently
+from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.streaming import RowStream, Streams
 
 #: Keys in a connection's own dictionary: the first error in its transaction, and the one with which the server undid it.
@@ -41,6 +43,8 @@ class AdoptedDatabase:
     def __init__(self, section: DatabaseSection, *, log: FilteringBoundLogger) -> None:
         self.before_transaction: Callable[[], None] | None = None
         """Called when a transaction begins."""
+        self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """As of `OwnConnection`."""
         self._section = section
         self._log = log
         self._scoped: scoped_session[Session] | None = None
@@ -51,6 +55,8 @@ class AdoptedDatabase:
         self._handler = ""
         self._isolation: str | None = None
         self._is_running = False
+        self._is_away = False
+        self._handlers_with_database: set[str] = set()
         self._streams = Streams(section.stream_connections)
         self._checkouts = CheckoutWatch(self) if section.debug_checkouts else None
 
@@ -62,20 +68,15 @@ class AdoptedDatabase:
 
         Raises `ConfigurationError` when the setting names nothing of the kind, and as `OwnConnection.open` does.
         """
-        if self._section.session is not None:
-            self._scoped = _adopted(self._section.session, "database.session", scoped_session)
-            self._engine = _engine_of(self._scoped, self._section.session)
-        else:
-            self._engine = _adopted(str(self._section.engine), "database.engine", Engine)
-        self._known = kind_of(
-            self._section.model_copy(
-                update={"url": SecretStr(self._engine.url.render_as_string(hide_password=False))}
-            )
-        )
-        self._kind.connect = self._engine.raw_connection  # type: ignore[method-assign]
+        self._engine, self._scoped = find_adopted(self._section)
+        self._known = kind_of(with_url_of(self._engine, self._section))
+        self._kind.connect = self._connect  # type: ignore[method-assign]
+        self._kind.stream_engine = engine_beside(self._engine)
+        event.listen(self._kind.stream_engine, "handle_error", self._note_error)
         event.listen(self._engine, "handle_error", self._note_error)
         event.listen(self._engine, "begin", self._note_begin)
         event.listen(self._engine, "rollback", self._note_rollback)
+        event.listen(self._engine, "rollback_savepoint", self._note_savepoint_undone)
         if self._section.isolation_level is not None:
             self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
@@ -90,14 +91,27 @@ class AdoptedDatabase:
             self._kind.check_isolation(level, f"handler {handler}: isolation")
 
     def begin(self, handler: str, isolation: str | None = None) -> None:
-        """A message begins; what was begun before it, by an import or a hook, is rolled back."""
+        """A message begins; what was begun before it, by an import or a hook, is rolled back.
+
+        After a loss it waits here, 30 s at most, until the server is back: else the messages that follow would fail
+        one after the other, as fast as a server that is away refuses them.
+        """
         self.rollback()
         self._handler = handler
         self._kind.has_lost_connection = False
+        if self._is_away and handler in self._handlers_with_database:
+            # What it raises is raised again once the handler wants its connection.
+            with suppress(ConfigurationError):
+                self._wait_until_back()
+            self._kind.has_lost_connection = False
         self._is_running = True
         self._isolation = isolation or self._section.isolation_level
         if self._checkouts is not None:
-            self._checkouts.begin(handler, "")
+            is_taken = self._isolation is not None and self._scoped is not None
+            self._checkouts.begin(
+                handler,
+                "the session's, taken before the handler began, for its isolation level" if is_taken else "",
+            )
         if self._isolation is not None and self._scoped is not None:
             # The application's code takes the session, and asks nobody.
             self._scoped.connection(execution_options={"isolation_level": self._isolation})
@@ -184,7 +198,8 @@ class AdoptedDatabase:
         if self._engine is not None:
             self._engine.dispose()
             for name, listener in (
-                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback)
+                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback),
+                ("rollback_savepoint", self._note_savepoint_undone),
             ):  # fmt: skip
                 if event.contains(self._engine, name, listener):
                     event.remove(self._engine, name, listener)
@@ -213,6 +228,29 @@ class AdoptedDatabase:
             )
             raise ConnectionMisused(msg)
 
+    def _connect(self) -> PoolProxiedConnection:
+        assert self._engine is not None
+        held = self._engine.raw_connection()
+        try:
+            # It may have lain in the pool since before the server went.
+            self._kind.ping(held.dbapi_connection)
+        except BaseException:
+            held.invalidate()
+            raise
+        return held
+
+    def _wait_until_back(self) -> None:
+        with nullcontext() if self._checkouts is None else self._checkouts.ours(), self.while_waiting():
+            held = open_patiently(
+                self._kind,
+                cap_s=self._section.connect_backoff_cap_s,
+                log=self._log,
+                limit_s=REOPEN_WAIT_S,
+            )
+        if held is not None:
+            self._is_away = False
+            held.close()
+
     def _check_undone(self, connection: Connection) -> None:
         info = connection.info
         if UNDONE_BY in info or self._kind.has_undone(connection.connection.dbapi_connection):
@@ -235,13 +273,15 @@ class AdoptedDatabase:
 
     def _note_error(self, context: ExceptionContext) -> None:
         found, connection = context.original_exception, context.connection
+        if self._is_running:
+            self._handlers_with_database.add(self._handler)
         if connection is None:
             # It is the connecting that failed, unless we refused it.
             lost = not isinstance(found, PenstockError)
         else:
             lost = context.is_disconnect or self._kind.is_lost(found)
         if lost:
-            self._kind.has_lost_connection = True
+            self._kind.has_lost_connection = self._is_away = True
         elif connection is not None:
             error = context.sqlalchemy_exception or found
             connection.info.setdefault(FIRST_ERROR, error)
@@ -249,12 +289,47 @@ class AdoptedDatabase:
                 connection.info.setdefault(UNDONE_BY, error)
 
     def _note_begin(self, _connection: Connection) -> None:
-        if self._is_running and self.before_transaction is not None:
-            self.before_transaction()
+        if self._is_running:
+            self._handlers_with_database.add(self._handler)
+            if self.before_transaction is not None:
+                self.before_transaction()
 
     def _note_rollback(self, connection: Connection) -> None:
         connection.info.pop(UNDONE_BY, None)
         connection.info.pop(FIRST_ERROR, None)
+
+    def _note_savepoint_undone(self, connection: Connection, _name: str, _context: None) -> None:
+        # The error was undone with its savepoint; a deadlock would not be.
+        connection.info.pop(FIRST_ERROR, None)
+
+
+def find_adopted(section: DatabaseSection) -> tuple[Engine, scoped_session[Session] | None]:
+    """Import what the settings name, and open nothing. Raises `ConfigurationError` when it is nothing of the kind."""
+    if section.session is None:
+        return _adopted(str(section.engine), "database.engine", Engine), None
+    scoped = _adopted(section.session, "database.session", scoped_session)
+    return _engine_of(scoped, section.session), scoped
+
+
+def with_url_of(engine: Engine, section: DatabaseSection) -> DatabaseSection:
+    """The settings as if they named the engine's database."""
+    url = SecretStr(engine.url.render_as_string(hide_password=False))
+    return section.model_copy(update={"url": url})
+
+
+def engine_beside(engine: Engine) -> Engine:
+    """Connects as the other does, with its `connect_args` and its events, but not by its pool, which may have one to give."""
+    pool = engine.pool.recreate()
+
+    def connect() -> DBAPIConnection:
+        held = pool.connect()
+        raw = held.dbapi_connection
+        assert raw is not None
+        # Out of the pool: whoever closes it ends it.
+        held.detach()
+        return raw
+
+    return create_engine(engine.url, poolclass=NullPool, creator=connect)
 
 
 def _adopted(place: str, setting: str, wanted: type[Any]) -> Any:
@@ -263,6 +338,9 @@ def _adopted(place: str, setting: str, wanted: type[Any]) -> Any:
         found = getattr(import_module(module_name), attribute, None)
     except ImportError as error:
         msg = f"{setting} is {place!r}: {error}; write module:attribute, as for the application"
+        raise ConfigurationError(msg) from error
+    except Exception as error:
+        msg = f"{setting} is {place!r}, and importing {module_name} raised {type(error).__name__}: {error}"
         raise ConfigurationError(msg) from error
     if not isinstance(found, wanted):
         what = "there is nothing of that name" if found is None else f"that is {type(found).__name__}"

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from typing import Any, Final, NoReturn
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Executable
 from sqlalchemy.orm import Session
@@ -31,13 +31,9 @@ from penstock.workers.database.checkouts import CheckoutWatch
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
-from penstock.workers.database.opening import open_patiently
+from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.sqlite import SqliteKind
 from penstock.workers.database.streaming import RowStream, Streams
-
-#: How long one message waits in its worker for a lost database. Then it goes back for a later retry, uncharged,
-#: and the slot is free for handlers that need no database; well under a broker's consumer timeout (30 min).
-REOPEN_WAIT_S: Final = 30.0
 
 
 class OwnConnection:
@@ -58,6 +54,8 @@ class OwnConnection:
         self._find_kind = find_kind or kind_of
         self.before_transaction: Callable[[], None] | None = None
         """Called just before a transaction begins; what it raises refuses the transaction."""
+        self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Around each wait for a database that may be away: the message's time stands still meanwhile."""
         self._section = section
         self._log = log
         self._kind: DatabaseKind | None = None
@@ -290,7 +288,7 @@ class OwnConnection:
     def _reopen(self) -> PoolProxiedConnection | None:
         if self._kind is None or self._is_closed:
             return None
-        with nullcontext() if self._checkouts is None else self._checkouts.ours():
+        with nullcontext() if self._checkouts is None else self._checkouts.ours(), self.while_waiting():
             held = open_patiently(
                 self._kind,
                 cap_s=self._section.connect_backoff_cap_s,
@@ -319,7 +317,8 @@ class OwnConnection:
         fault = "it is closed" if raw is None else kind.fault_of(raw)
         if fault is None and time.monotonic() - self._used_at_s > self._section.idle_test_s:
             try:
-                kind.ping(raw)
+                with self.while_waiting():
+                    kind.ping(raw)
             except Exception as error:  # noqa: BLE001 - whatever the test raises, the connection is not to be trusted
                 fault = kind.words_of(error)
         if fault is not None:

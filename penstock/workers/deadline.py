@@ -45,6 +45,18 @@ class SoftDeadline:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The handler's time stands still in this block: it waits for what is nobody's fault."""
+        if not self._is_armed:
+            yield
+            return
+        left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, max(left_s, 0.001))
+
+    @contextmanager
     def shield(self) -> Iterator[None]:
         """Hold the exception back until the block is over; in another thread than the handler's it means nothing."""
         if threading.current_thread() is not threading.main_thread():

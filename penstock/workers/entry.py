@@ -12,6 +12,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import current_process, reduction
 from types import SimpleNamespace
@@ -93,6 +95,7 @@ class Worker:
             plan.database, log=structlog.get_logger("penstock.database")
         )
         self._database.before_transaction = self._before_transaction
+        self._database.while_waiting = self._while_waiting
         over_channel = OwnConnection(
             plan.database, log=structlog.get_logger("penstock.database"), find_kind=channel_kind
         )
@@ -181,6 +184,13 @@ class Worker:
             )
             raise ConnectionMisused(msg)
         self._recorder.enter(Phase.IN_TRANSACTION)
+
+    @contextmanager
+    def _while_waiting(self) -> Iterator[None]:
+        began_s = time.monotonic()
+        with self._recorder.paused(), self._deadline.paused():
+            yield
+        self.executor.note_wait(time.monotonic() - began_s)
 
     def _guard(self, writes: bool) -> None:  # noqa: FBT001 - the stub's callback
         self._database.check_channel_use(writes=writes)

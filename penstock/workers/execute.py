@@ -206,6 +206,10 @@ class Executor:
         timeout_s = handler.options.timeout_s
         return None if timeout_s is None else timeout_s - (time.monotonic() - self._began_s)
 
+    def note_wait(self, waited_s: float) -> None:
+        """The running delivery waited for so long for what is nobody's fault; its handler's time is not spent on that."""
+        self._began_s += waited_s
+
     def fields(self) -> Mapping[str, Any]:
         """What every log line says of the slot and of the running delivery; made once a delivery, at its first line."""
         job = self._job

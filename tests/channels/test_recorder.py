@@ -62,3 +62,20 @@ def test_the_largest_batch_fits(pair: tuple[Recorder, Recorder]) -> None:
     worker.end(MAX_BATCH - 1, Mark.ACKED)
 
     assert reactor.marks(MAX_BATCH)[-1] == Mark.ACKED
+
+
+def test_a_delivery_that_waits_is_nobodys_and_its_time_stands_still(pair: tuple[Recorder, Recorder]) -> None:
+    worker, reactor = pair
+    worker.begin_batch(1, 1)
+    worker.begin(1, 0)
+    worker.enter(Phase.HANDLER)
+    began_s = reactor.read().since_s
+
+    with worker.paused():
+        assert reactor.read().phase is Phase.IDLE
+        paused_s = time.monotonic()
+        while time.monotonic() < paused_s + 0.01:
+            pass
+    after = reactor.read()
+    assert (after.phase, after.index) == (Phase.HANDLER, 0)
+    assert after.since_s >= began_s + 0.01

@@ -154,6 +154,26 @@ def test_a_database_that_may_not_be_written_is_a_problem(folder: Folder) -> None
     assert "the database sqlite:///app.db cannot be used" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("url", "code", "said"),
+    [
+        ("sqlite:///app.db", Exit.OK, "SQLite, 1 table"),
+        ("mysql+pymysql://user:hush@127.0.0.1:1/x", Exit.NO, "cannot be used"),
+    ],
+)
+def test_an_adopted_engine_is_looked_at_where_it_leads(
+    folder: Folder, url: str, code: Exit, said: str
+) -> None:
+    folder.write("legacy.py", f"from sqlalchemy import create_engine\nengine = create_engine({url!r})\n")
+
+    done = folder.penstock("check", "shop", PENSTOCK_DATABASE__ENGINE="legacy:engine")
+
+    assert done.returncode == code
+    assert said in " ".join((done.stdout + done.stderr).split())
+    assert "adopted from legacy:engine" in " ".join(done.stdout.split())
+    assert "hush" not in done.stdout + done.stderr
+
+
 def test_a_handler_that_could_never_run_is_a_problem(folder: Folder) -> None:
     folder.write(
         "strange.py",

@@ -12,6 +12,8 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 ROOT: Final = Path(__file__).parents[2]
+#: The environment's name for the URL that the loop of a run leads to; none for a plain driver.
+SERVED: Final = "SUITE_DATABASE"
 _SUITE: Final = Path(__file__).parent / "suite"
 
 
@@ -27,15 +29,16 @@ class Ran:
 
 
 class Suite:
-    """One run, begun when this is made; `url` is a database's."""
+    """One run, begun when this is made; `url` is a database's, `served` what the loop leads to, `only` as pytest's -k."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, *, served: str = "", only: str = "") -> None:
         self._report = folder / "report.xml"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", SERVED: served}
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-c", str(_SUITE / "pytest.ini")),
-                *(f"--rootdir={_SUITE}", "--dburi", url, f"--junitxml={self._report}", str(_SUITE)),
+                *(f"--rootdir={_SUITE}", "--dburi", url, f"--junitxml={self._report}", "-k", only),
+                str(_SUITE),
             ],
             cwd=folder,
             env=environment,
@@ -52,9 +55,9 @@ class Suite:
         skipped: dict[str, str] = {}
         failed: dict[str, str] = {}
         for case in ET.parse(self._report).iter("testcase"):
-            # Some names hold memory addresses, or the driver's name.
-            owner = re.sub(r"_\w+\+\w+$", "", case.attrib["classname"].rpartition(".")[2])
-            name = f"{owner.partition('_sqlite+')[0]}::{case.attrib['name']}"
+            # The class, without the driver's name and the server's version.
+            owner = re.sub(r"_[a-z]+\+\w+$", "", case.attrib["classname"].rpartition(".")[2])
+            name = f"{owner}::{case.attrib['name']}"
             if (told := case.find("skipped")) is not None:
                 skipped[name] = told.attrib.get("message", "")
             elif (told := case.find("failure")) is not None or (told := case.find("error")) is not None:

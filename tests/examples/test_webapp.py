@@ -108,6 +108,16 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def test_what_is_no_order_is_refused_with_words(site: Site) -> None:
+    assert site.post({"id": 1}) == 400
+    assert site.post({"id": "one", "customer": "Ada", "total": 1}) == 400
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        site.get("orders?above=much")
+    with refused.value:
+        assert refused.value.code == 400
+    assert site.get("orders") == []
+
+
 def test_many_clients_at_once_are_all_served(site: Site) -> None:
     def client(number: int) -> list[int]:
         statuses = []
@@ -184,7 +194,7 @@ def test_a_daemon_has_subprocesses_of_its_own(folder: Path, port: int) -> None:
 
 def test_the_page_s_requests_are_answered(site: Site) -> None:
     page = (EXAMPLE / "README.md").read_text("utf-8")
-    paths = re.findall(r"^curl http://localhost:8080/(\S+)$", page, re.MULTILINE)
+    paths = re.findall(r"^curl '?http://localhost:8080/(\S+?)'?$", page, re.MULTILINE)
     body = re.findall(r"^curl -d '(\S.*)' http://localhost:8080/orders$", page, re.MULTILINE)
     assert site.post(json.loads(body[0])) == 201
     answers = [site.get(path) for path in paths]

@@ -96,7 +96,7 @@ def test_a_half_read_result_of_a_transaction_does_not_lock_the_next_one_out(
 def test_a_result_that_nobody_reads_on_is_closed() -> None:
     results = Results(limit=9, idle_s=9, error=sqlite3.OperationalError)
     with closing(sqlite3.connect(":memory:")) as connection:
-        results.add(1, Open(connection.execute("SELECT 1"), list))
+        results.add(1, Open(connection.execute("SELECT 1"), list, limit_bytes=9999))
         results.drop_abandoned()
         assert len(results) == 1
         results.drop_abandoned(after_s=0)
@@ -198,6 +198,13 @@ def test_a_row_or_a_parameter_that_is_too_long_fails_its_statement_alone(path: P
         assert proxy.execute("SELECT length(zeroblob(3000000))") == [(3_000_000,)]
         rows = proxy.execute("SELECT zeroblob(500000) FROM t LIMIT 12")
         assert [len(blob) for (blob,) in rows] == [500_000] * 12
+        # Short ones first, so that many are read at once when the long ones come; one needs nearly a whole frame.
+        rows = proxy.execute(
+            "WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1030) "
+            "SELECT i, zeroblob(CASE WHEN i <= 1000 THEN 1 WHEN i = 1010 THEN 2000000 ELSE 500000 END) FROM n"
+        )
+        assert [number for number, _ in rows] == list(range(1, 1031))
+        assert [len(blob) for _, blob in rows[1000:]] == [500_000] * 9 + [2_000_000] + [500_000] * 20
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ class ServiceProcess:
         self._reader = asyncio.create_task(self._read())
         self.lines: list[dict[str, Any]] = []
         self._more = asyncio.Event()
+        self._workers: dict[int, str] = {}
+        """By pid, when it was started: a pid is somebody else's sooner or later, who must not be measured or killed."""
 
     @classmethod
     async def start(
@@ -72,8 +74,7 @@ class ServiceProcess:
     @property
     def worker_pids(self) -> list[int]:
         """The workers that were ready and live."""
-        ready = [line["pid"] for line in self.lines if line["event"] == "a worker is ready"]
-        return [pid for pid in ready if Path(f"/proc/{pid}").exists()]
+        return [pid for pid, start in self._workers.items() if start_of(pid) == start]
 
     @property
     def boots(self) -> int:
@@ -124,7 +125,12 @@ class ServiceProcess:
         async for raw in self._process.stderr:
             await self._reads.wait()
             text = raw.decode()
-            self.lines.append(json.loads(text) if text.startswith("{") else {"event": text.rstrip()})
+            line: dict[str, Any] = json.loads(text) if text.startswith("{") else {"event": text.rstrip()}
+            self.lines.append(line)
+            if line["event"] == "a worker is ready" and "pid" in line:
+                self._workers.pop(line["pid"], None)
+                if (start := start_of(line["pid"])) is not None:
+                    self._workers[line["pid"]] = start
             self._more.set()
         self._more.set()
 
@@ -146,7 +152,19 @@ def seconds_until_gone(pids: list[int], deadline_s: float = 10.0) -> float:
 
 def parent_of(pid: int) -> int:
     """The pid of its parent: of a worker, the fork server."""
-    return int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+    return int(_stat(pid)[1])
+
+
+def start_of(pid: int) -> str | None:
+    """When it was started, which tells it from another process with its pid; None when there is none."""
+    try:
+        return _stat(pid)[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
 
 
 def kill_quietly(pid: int, number: int = signal.SIGKILL) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     ForeignKey,
     MetaData,
+    String,
     Table,
     create_engine,
     delete,
@@ -35,7 +36,7 @@ class Author(Model):
 
     __tablename__ = "authors"
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
     books: Mapped[list[Book]] = relationship(back_populates="author", order_by="Book.title", cascade="all")
 
 
@@ -44,7 +45,7 @@ class Book(Model):
 
     __tablename__ = "books"
     id: Mapped[int] = mapped_column(primary_key=True)
-    title: Mapped[str]
+    title: Mapped[str] = mapped_column(String(100))
     author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
     author: Mapped[Author] = relationship(back_populates="books")
 
@@ -124,6 +125,11 @@ def application(way: DatabaseWay) -> App:  # noqa: C901 - one handler after the 
         # Read, then write what follows from it: right only when nobody comes in between.
         name = ctx.connection.execute(select(Author.name)).scalar_one()
         ctx.connection.execute(update(Author).values(name=str(int(name) + 1)))
+
+    @app.handler("add.one", database=way)
+    def add_one(_: None, ctx: Context) -> None:
+        author = ctx.session.scalars(select(Author).with_for_update()).one()
+        author.name = str(int(author.name) + 1)
 
     @app.handler("sleep", database=way, retry=QUICK)
     def sleep(seconds: float, ctx: Context) -> None:

@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError
 
 from penstock import App, Context, HandlerError
 from penstock.channels.dbapi.link import Link
+from penstock.config.database import DatabaseSection
+from penstock.errors import ConfigurationError
 from penstock.testing import Worker, embedded_service
+from penstock.workers.database.channel import channel_kind
 from tests.workers import channel_application
 from tests.workers.channel_application import Model, application
 
@@ -211,12 +216,14 @@ def test_a_function_with_two_ways_is_refused_at_start(tmp_path: Path) -> None:
         pytest.fail("it began")
 
 
-def test_another_database_than_sqlite_is_refused_at_start() -> None:
-    with (
-        pytest.raises(Exception, match=r"database=\"channel\" speaks SQLite in this version"),
-        Worker(application("channel"), database="mysql+pymysql://u:p@localhost/d", state=SimpleNamespace()),
-    ):
-        pytest.fail("it began")
+class _OtherDialect(SQLiteDialect_pysqlite):
+    name = "other"
+
+
+def test_a_database_that_the_channel_does_not_speak_is_refused_at_start() -> None:
+    registry.register("other", __name__, _OtherDialect.__name__)
+    with pytest.raises(ConfigurationError, match="speaks SQLite, MySQL, MariaDB and PostgreSQL"):
+        channel_kind(DatabaseSection.model_validate({"url": "other:///x.db"}))
 
 
 def test_the_dialect_s_url_names_nothing_and_wants_a_worker() -> None:

@@ -70,3 +70,14 @@ def test_another_threads_shield_holds_nothing_back(deadline: SoftDeadline) -> No
     finally:
         leave.set()
         thread.join()
+
+
+def test_it_stands_still_while_it_is_paused_and_goes_on_afterwards(deadline: SoftDeadline) -> None:
+    deadline.arm(0.05)
+
+    with deadline.paused():
+        spin(0.1)
+    began_s = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        spin(10)
+    assert time.monotonic() - began_s < 5

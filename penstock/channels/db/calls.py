@@ -15,6 +15,9 @@ Want: TypeAlias = Literal["execute", "fetch_all", "fetch_one", "cursor"]
 class Query(Struct, frozen=True, array_like=True):
     """One statement of `ctx.db`; `transaction` is the number that `begin` gave, None for one of its own.
 
+    On a server its caller may choose the number, below zero, and say `begins` with its first statement, in place of a
+    call of `begin`; said again it is harmless.
+
     `execute` takes a list of mappings too: each is run, all in one transaction, and the answer is the sum. `stream`
     answers `Ran` and leaves its cursor open for `fetch` and `drop`; what goes wrong is raised.
     """
@@ -23,6 +26,7 @@ class Query(Struct, frozen=True, array_like=True):
     # dict[str, Stored] | list[Stored] | None, which msgspec need not check: the stub made them.
     parameters: Any = None
     transaction: int | None = None
+    begins: bool = False
 
 
 class Run(Struct, frozen=True, array_like=True):

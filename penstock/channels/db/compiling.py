@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
-from penstock.errors import DatabaseError
+from penstock.errors import DatabaseError, DeadlineExceeded
 
 #: Compiled statements that are kept, as many as SQLAlchemy keeps by itself.
 _CACHED: Final = 500
@@ -99,7 +99,6 @@ class Compiler:
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             event.listen(engine, name, getattr(self._recorder, name))
         self._connection = engine.connect()
-        # A default may be a function that asks again.
         self._lock = threading.RLock()
 
     def compile(self, statement: Any, parameters: Any) -> Compiled:
@@ -120,12 +119,19 @@ class Compiler:
         return Compiled(sql, named, _shape(context))
 
     def _recorded(self, statement: Any, parameters: Any) -> tuple[str, Any, Any]:
-        found = self._recorder.found = []
+        # A default may be a function that comes here again.
+        around, self._recorder.found = self._recorder.found, []
         raised: Exception | None = None
         try:
             self._connection.execute(statement, parameters)
         except Exception as error:  # noqa: BLE001 - of types and defaults, which are the application's
             raised = error
+        finally:
+            found, self._recorder.found = self._recorder.found, around
+        cause = _cause(raised)
+        if isinstance(cause, DeadlineExceeded):
+            # Not the statement's fault: it comes out of whatever code runs at that moment.
+            raise cause
         # A schema's statement has no other beside it; a function's is the SELECT around it.
         if len(found) == 1 and (raised is None or found[0][2].invoked_statement is statement):
             return found[0]
@@ -135,7 +141,7 @@ class Compiler:
                 "ctx.connection; nothing was run",
                 "NotSupportedError",
             ) from raised
-        raise _refused(statement, raised) from raised
+        raise _refused(statement, cause) from raised
 
 
 class _Recorder:
@@ -159,24 +165,35 @@ class _Recorder:
 
 
 class _NoCursor:
-    """What SQLAlchemy asks of a cursor that gave no rows."""
+    """What SQLAlchemy, and whoever listens to new connections, asks of a cursor: it runs nothing and has no rows."""
 
     description = None
     rowcount = -1
     lastrowid = None
 
-    def close(self) -> None:
-        """Nothing is open."""
+    def fetchall(self) -> list[Any]:
+        """None."""
+        return []
+
+    fetchmany = fetchall
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _nothing
 
 
 class _NoConnection:
+    """Of a driver, for a pool; an application's listeners may set it up as they do with every connection."""
+
     def cursor(self, *_: Any) -> _NoCursor:
+        """One that runs nothing."""
         return _NoCursor()
 
-    def rollback(self) -> None:
-        """Nothing was begun."""
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _nothing
 
-    commit = close = rollback
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """Whatever was asked for."""
 
 
 def _pool() -> Pool:
@@ -206,10 +223,13 @@ def _is_entity(column: Mapping[str, Any]) -> bool:
     return entity is not None and (expression is entity or not hasattr(expression, "comparator"))
 
 
-def _refused(statement: Any, error: Exception | None) -> DatabaseError:
-    kind = type(statement).__qualname__
+def _cause(error: Exception | None) -> BaseException | None:
     # SQLAlchemy's own words around what a type or a default raised would repeat the whole statement.
-    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    return error.orig if isinstance(error, StatementError) and error.orig is not None else error
+
+
+def _refused(statement: Any, cause: BaseException | None) -> DatabaseError:
+    kind = type(statement).__qualname__
     if cause is None:
         return DatabaseError(f"{kind} is no statement that runs alone; nothing was run", "ProgrammingError")
     words = " ".join(str(cause).split())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Final, Self, cast
 from weakref import WeakKeyDictionary
 
 from msgspec import Raw
@@ -21,6 +22,9 @@ from penstock.channels.db.streaming import LocalStream
 from penstock.channels.db.stub import outside_block
 from penstock.channels.service import Caller, Service
 from penstock.errors import DatabaseError
+
+#: Rows of parameters that are made ready in one turn of the loop, in some milliseconds.
+_SLICE_ROWS: Final = 250
 
 # A variable of the task, not of the object: of two tasks of one handler only the one inside the block is inside.
 _current: ContextVar[LocalTransaction | None] = ContextVar("penstock_db_transaction", default=None)
@@ -93,7 +97,27 @@ class LocalStatements(ABC):
     ) -> Prepared:
         while (question := self._preparer.question(statement)) is not None:
             self._preparer.tell(question, await self.fetch_one(question))
+        if isinstance(parameters, Sequence) and len(parameters) > _SLICE_ROWS and not gives_rows:
+            return await self._prepared_in_slices(statement, parameters)
         return self._preparer.prepare(statement, parameters, gives_rows=gives_rows)
+
+    async def _prepared_in_slices(self, statement: Statement, parameters: Sequence[Any]) -> Prepared:
+        """Many rows, with the loop's other work in between."""
+        whole: Prepared | None = None
+        for start in range(0, len(parameters), _SLICE_ROWS):
+            part = self._preparer.prepare(
+                statement, parameters[start : start + _SLICE_ROWS], gives_rows=False
+            )
+            if whole is None:
+                whole = part
+            if not part.is_many or part.sql != whole.sql:
+                # No rows; or a first row that has other names than the first of all, which says what all have.
+                return self._preparer.prepare(statement, parameters, gives_rows=False)
+            if part is not whole:
+                whole.parameters.extend(part.parameters)
+            await asyncio.sleep(0)
+        assert whole is not None
+        return whole
 
     async def _run(self, want: Want, prepared: Prepared) -> object:
         number = self._number()

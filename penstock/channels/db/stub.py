@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import NoneType, TracebackType
@@ -47,6 +48,10 @@ class DatabaseStub:
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""
         self._transaction: int | None = None
+        # On a server a transaction begins with its first statement: until then the loop knows nothing of it.
+        self._chosen = itertools.count(-1, -1)
+        self._begins = False
+        self._is_heard_of = True
         # True from a call's beginning to its answer: a soft deadline in between leaves something behind.
         self._is_unsettled = False
         self._has_streamed = False
@@ -121,7 +126,9 @@ class DatabaseStub:
             msg = "a transaction is open already: ctx.db.transaction() does not nest; nothing was begun"
             raise DatabaseError(msg, "ProgrammingError")
         self.guard(True)
-        self._transaction = self._settled("begin", None, int)
+        self._begins = self._is_server
+        self._is_heard_of = not self._is_server
+        self._transaction = next(self._chosen) if self._is_server else self._settled("begin", None, int)
         return self._transaction
 
     def end(self, method: str, number: int) -> None:
@@ -129,7 +136,9 @@ class DatabaseStub:
         self._transaction = None
         self._forget([stream for stream in self._streams if stream.transaction == number])
         self._dropped = {cursor: of for cursor, of in self._dropped.items() if of != number}
-        self._settled(method, number, NoneType)
+        self._begins = False
+        if self._is_heard_of:
+            self._settled(method, number, NoneType)
 
     def fetch(self, cursor: int) -> Chunk | Failed:
         """More rows of a stream."""
@@ -171,8 +180,14 @@ class DatabaseStub:
         self.guard(may_write(prepared.sql))
         if self._dropped and not self._is_unsettled:
             self._drop_dropped()
-        query = Query(prepared.sql, prepared.parameters, self._transaction)
-        answer: T = self._settled(method, query, result)
+        answer: T = self._queried(method, prepared.sql, prepared.parameters, result)
+        return answer
+
+    def _queried(self, method: str, sql: str, parameters: Any, result: Any) -> Any:
+        self._is_heard_of = True
+        answer = self._settled(method, Query(sql, parameters, self._transaction, self._begins), result)
+        # Said again when this was refused: it may not have left.
+        self._begins = False
         return answer
 
     def _drop_dropped(self) -> None:
@@ -207,7 +222,7 @@ class DatabaseStub:
 
     def _control(self, sql: str) -> None:
         if self._is_server:
-            self._settled("execute", Query(sql, None, self._transaction), int)
+            self._queried("execute", sql, None, int)
             return
         # Statements of `ctx.db` may not; those of a cursor may.
         answer: Ran | Failed = self._settled("run", Run(sql, transaction=self._transaction), Ran | Failed)

@@ -34,6 +34,9 @@ from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy, DatabaseE
 
 #: So many statements share a commit at most; the time budget ends a group sooner.
 MAX_GROUP: Final = 256
+#: Turns of the loop in which those who have just been answered may ask again, while others write too: they then share the
+#: next commit, and not only the one after it. The loop is sending answers and reading meanwhile, not waiting.
+GATHER_TURNS: Final = 4
 #: What runs when the channel is closed gets so long to end by itself.
 CLOSE_GRACE_S: Final = 5.0
 
@@ -49,7 +52,7 @@ class WriterStatistics:
     commits: int
     transactions: int
     group_commits: Mapping[int, int]
-    """Commits of statements outside transactions, by how many they held; `MAX_GROUP` bounds how many kinds."""
+    """Commits of statements outside transactions, by how many they held, one alone included; `MAX_GROUP` bounds the kinds."""
 
 
 class _Waiting:
@@ -89,6 +92,8 @@ class Writer:
         self._progress = Progress()
         self._transaction: OpenTransaction | None = None
         self._locked_since_s: float | None = None
+        # Several wrote in the last group, or came while it ran.
+        self._is_shared = False
         self._is_closing = False
         self._statements = self._commits = self._transactions = 0
         self._group_commits: Counter[int] = Counter()
@@ -181,6 +186,7 @@ class Writer:
 
     async def _take_turns(self) -> None:
         while self._queue:
+            await self._gather()
             if self._queue[0].future.done():
                 self._queue.popleft()
                 continue
@@ -193,6 +199,13 @@ class Writer:
                 self._fail_all(error)
             finally:
                 self._running = []
+
+    async def _gather(self) -> None:
+        """Let those who were just answered ask again; who writes alone does not wait."""
+        if self._is_shared:
+            self._is_shared = False
+            for _ in range(GATHER_TURNS):
+                await asyncio.sleep(0)
 
     def _take_group(self) -> list[_Waiting]:
         group = [self._queue.popleft()]
@@ -208,11 +221,13 @@ class Writer:
         self._start(group)
         statements = [waiting.statement for waiting in group if waiting.statement is not None]
         finished = await self._thread.run_group(statements, self._progress)
+        self._is_shared = len(group) > 1 or bool(self._queue)
         self._note_lock(is_locked=finished.is_locked)
         self._commits += finished.commits
         held = sum(not isinstance(outcome, DatabaseError | None) for outcome in finished.outcomes)
-        # More than one commit: each statement had its own.
-        self._group_commits[held if finished.commits == 1 else 1] += finished.commits
+        if held:
+            # More than one commit: each statement had its own. One in which all failed kept nothing.
+            self._group_commits[held if finished.commits == 1 else 1] += finished.commits
         for waiting, outcome in zip(group, finished.outcomes, strict=True):
             if outcome is not None:
                 self._statements += 1

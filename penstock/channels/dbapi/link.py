@@ -26,12 +26,12 @@ class Session(Protocol):
         """What it held is gone."""
         ...
 
-    def rollback(self) -> None:
-        """End its transaction."""
+    def lose(self) -> None:
+        """What it held is gone, and its holder has to hear of it."""
         ...
 
-    def close(self) -> None:
-        """Close its cursors."""
+    def abandon(self) -> None:
+        """End its transaction and close its cursors: nobody holds it any more."""
         ...
 
 
@@ -68,20 +68,18 @@ class Link:
     def end_abandoned(self) -> None:
         """Roll back what connections hold that were thrown away without `close()`, as the driver does."""
         for session in [held for held in self.holding if held.is_abandoned]:
-            session.rollback()
-            session.close()
+            session.abandon()
 
-    def reset(self) -> None:
-        """The message is over, or a call was cut short: everything that is open on the loop's side is rolled back."""
+    def reset(self, cut: Session | None = None) -> None:
+        """The message is over, or a call of `cut` was cut short: everything that is open on the loop's side is rolled back."""
         # On a closed channel there is nothing left to reset: the loop has forgotten this worker already.
         with suppress(ChannelClosed):
             self._channel.call(SERVICE, "reset", None)
-        self.forget()
-
-    def forget(self) -> None:
-        """The loop has rolled everything back."""
         for session in list(self.holding):
-            session.forget()
+            if cut is None or session is cut:
+                session.forget()
+            else:
+                session.lose()
         self.holding.clear()
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from penstock.cli.check.findings import Problem
 from penstock.cli.exits import Exit
 from penstock.config.database import DatabaseSection
 from penstock.errors import PenstockError
+from penstock.workers.adopted import find_adopted, with_url_of
 from penstock.workers.database.address import Address
 
 #: A server that does not answer for so long is not there.
@@ -24,6 +25,8 @@ TIMEOUT_S: Final = 10
 
 def look_at_database(section: DatabaseSection) -> tuple[str, list[Problem]]:
     """The database in words, and what is wrong with it."""
+    if section.session is not None or section.engine is not None:
+        return _look_at_adopted(section)
     if section.url is None:
         return "none is set: handlers that use ctx.connection, ctx.session or ctx.db would fail", []
     try:
@@ -32,7 +35,24 @@ def look_at_database(section: DatabaseSection) -> tuple[str, list[Problem]]:
         return "cannot be used", [Problem.of(error)]
     if address.backend == "sqlite":
         return _look_at_file(address)
-    engine = create_engine(address.url, connect_args=_timeouts(address.driver))
+    return _ask(create_engine(address.url, connect_args=_timeouts(address.driver)), address)
+
+
+def _look_at_adopted(section: DatabaseSection) -> tuple[str, list[Problem]]:
+    whose = f"adopted from {section.session or section.engine}"
+    try:
+        engine, _ = find_adopted(section)
+        address = Address(with_url_of(engine, section))
+    except PenstockError as error:
+        return f"{whose}: cannot be used", [Problem.of(error)]
+    # A connection of the engine's own would make the file.
+    words, problems = _look_at_file(address) if address.backend == "sqlite" else _ask(engine, address)
+    if section.url is None:
+        words += "; without database.url handlers that use ctx.db would fail"
+    return f"{words} ({whose})", problems
+
+
+def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))

@@ -14,6 +14,8 @@ _BESIDE_WORKERS: Final = 2
 
 def check_cap(kind: DatabaseKind, raw: Any, section: DatabaseSection, workers: int) -> None:
     """Raises `ConfigurationError` when so many workers could not all have their connections."""
+    if not kind.opens_connections:
+        return
     each = 1 + section.stream_connections
     need = workers * each + _BESIDE_WORKERS
     limit = None if section.max_connections is None else (section.max_connections, "database.max_connections")
@@ -24,10 +26,15 @@ def check_cap(kind: DatabaseKind, raw: Any, section: DatabaseSection, workers: i
         return
     most, by = limit
     words = "worker opens" if workers == 1 else "workers open"
+    streams = section.stream_connections
+    fit = max(0, (most - _BESIDE_WORKERS) // each)
+    ways_out = [f"set workers.processes to {fit} or less"] if fit else []
+    if streams and workers + _BESIDE_WORKERS <= most:
+        ways_out.append("database.stream_connections to 0 if no handler calls ctx.stream")
+    ways_out.append(f"that limit to {need} or more, and higher for whoever else uses the server")
     msg = (
         f"{workers} {words} up to {workers * each} connections to {kind.address} (each its own and "
-        f"{section.stream_connections} for ctx.stream), and {_BESIDE_WORKERS} are wanted beside them (a worker that is being "
-        f"replaced, the health check), but there are {most} ({by}): set workers.processes or database.stream_connections "
-        "lower, or that limit higher. The service does not start"
+        f"{streams} for ctx.stream), and {_BESIDE_WORKERS} are wanted beside them (a worker that is being replaced, the "
+        f"health check): {need}, but there are {most} ({by}). The service does not start: {', or '.join(ways_out)}"
     )
     raise ConfigurationError(msg)

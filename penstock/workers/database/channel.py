@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Pool, create_engine
@@ -14,8 +15,10 @@ from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.sqlite_dialect import is_locked
 
 
-class ChannelKind(DatabaseKind):
-    """What `database="channel"` gives a handler; nothing is opened here, and nothing of it can be lost."""
+class SqliteChannelKind(DatabaseKind):
+    """What `database="channel"` gives a handler on SQLite; nothing is opened here, and nothing of it can be lost."""
+
+    opens_connections = False
 
     def begin_stream(self, connection: Connection) -> None:
         """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
@@ -81,10 +84,27 @@ class ChannelKind(DatabaseKind):
 def channel_kind(section: DatabaseSection) -> DatabaseKind:
     """Raises `ConfigurationError` when the channel cannot reach the database in the settings."""
     address = Address(section)
-    if address.backend != "sqlite":
-        msg = (
-            f'database="channel" speaks SQLite in this version and database.url is {address}: leave it out, and the '
-            "handler has the worker's own connection"
-        )
+    if address.backend == "sqlite":
+        return SqliteChannelKind(address, section)
+    if address.backend in ("mysql", "mariadb"):
+        _check_driver(address, "pymysql", "mysql")
+        # Late: the driver is an extra.
+        from penstock.workers.database.channel_mysql import MySQLChannelKind
+
+        return MySQLChannelKind(address, section)
+    if address.backend == "postgresql":
+        _check_driver(address, "psycopg", "postgres")
+        from penstock.workers.database.channel_postgresql import PostgreSQLChannelKind
+
+        return PostgreSQLChannelKind(address, section)
+    msg = (
+        f'database="channel" speaks SQLite, MySQL, MariaDB and PostgreSQL, and database.url is {address}: leave it out, '
+        "and the handler has the worker's own connection"
+    )
+    raise ConfigurationError(msg)
+
+
+def _check_driver(address: Address, name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        msg = f"database=\"channel\" needs {name} for {address}: pip install 'penstock[{extra}]'"
         raise ConfigurationError(msg)
-    return ChannelKind(address, section)

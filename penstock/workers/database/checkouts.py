@@ -19,6 +19,7 @@ from penstock.errors import ConnectionMisused
 
 #: Frames of a stack that are shown: the innermost are the handler's.
 _FRAMES: Final = 12
+_EXECUTION: Final = "/penstock/workers/execute.py"
 
 
 class CheckoutWatch:
@@ -70,10 +71,13 @@ class CheckoutWatch:
 
 
 def _stack() -> str:
+    frames = list(traceback.extract_stack())
+    # Who started the worker is nobody's question: the message begins where it is executed.
+    began = max((at for at, frame in enumerate(frames) if frame.filename.endswith(_EXECUTION)), default=-1)
     # Without the frames of this file and of SQLAlchemy's pool, which are nobody's fault.
     frames = [
         frame
-        for frame in traceback.extract_stack()
+        for frame in frames[began + 1 :]
         if "/sqlalchemy/" not in frame.filename and "/penstock/workers/" not in frame.filename
     ]
     return "".join(traceback.format_list(frames[-_FRAMES:])).rstrip()

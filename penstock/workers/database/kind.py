@@ -31,6 +31,8 @@ class DatabaseKind:
 
     #: The file of an SQLite database, links resolved.
     path: str | None = None
+    #: False when the worker opens none: then their number has no limit here.
+    opens_connections = True
 
     def __init__(self, address: Address, section: DatabaseSection) -> None:
         self.address = address

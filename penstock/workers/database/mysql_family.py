@@ -12,6 +12,8 @@ from penstock.workers.database.kind import DatabaseKind
 DEADLOCK: Final = 1213
 #: Lock wait timeout, deadlock, changed since it was read (MariaDB's snapshot isolation), NOWAIT.
 _CONFLICT_CODES: Final = frozenset({1205, DEADLOCK, 1020, 3572})
+#: Said by MySQL of a server that is stopping, and of a session that was killed; SQLAlchemy knows the others.
+_LOST_CODES: Final = frozenset({1053, 3169})
 #: Disk full, table full.
 _BUSY_CODES: Final = frozenset({1021, 1114})
 
@@ -51,6 +53,10 @@ class MySQLFamilyKind(DatabaseKind):
         """Nothing: an isolation level is a SET, which the connection has noted."""
         del options
         return None
+
+    def is_lost(self, error: BaseException) -> bool:
+        """As for any database, and by MySQL's words for a stop and a kill."""
+        return self._code_of(error) in _LOST_CODES or super().is_lost(error)
 
     def is_busy(self, error: BaseException) -> bool:
         """Disk or table full."""

@@ -14,6 +14,9 @@ from penstock.errors import ConfigurationError
 from penstock.workers.database.kind import DatabaseKind
 
 _FIRST_WAIT_S: Final = 0.2
+#: How long one message waits in its worker for a lost database. Then it goes back for a later retry, uncharged,
+#: and the slot is free for handlers that need no database; well under a broker's consumer timeout (30 min).
+REOPEN_WAIT_S: Final = 30.0
 
 
 def open_patiently(

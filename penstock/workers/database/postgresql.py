@@ -154,6 +154,7 @@ class PostgreSQLKind(DatabaseKind):
             return WatchedConnection.connect(*args, **options)
 
         event.listen(engine, "do_connect", connect)
+        event.listen(engine, "rollback_savepoint", self._note_savepoint_undone)
         return engine
 
     def _statement_watcher(self) -> Callable[..., None]:
@@ -164,6 +165,11 @@ class PostgreSQLKind(DatabaseKind):
                 watch(connection, cursor, statement, *rest)
 
         return watch_what_lasts
+
+    def _note_savepoint_undone(self, _connection: Connection, _name: str, _context: None) -> None:
+        # With its savepoint the error was undone, and is not why a later commit is refused.
+        if self._raw is not None:
+            self._raw.undone_by = None
 
     def _note_error(self, context: ExceptionContext) -> None:
         super()._note_error(context)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
+
+import psycopg
+import pymysql
 
 from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
@@ -10,6 +14,8 @@ from penstock.config.database import DatabaseSection
 from tests.channels.conftest import FRAME_BYTES, local
 from tests.servers import Server, name_in
 
+#: Who looks at InnoDB's list of transactions more often than ten times a second sees the same list for ever.
+SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 SERIES = {
@@ -57,6 +63,13 @@ class Case:
 
     def connections(self) -> int:
         return len(self.server.connections(self.url))
+
+    def kill_connections(self) -> None:
+        """Ends all that there are, from the server's side."""
+        for number in self.server.connections(self.url):
+            # Of those that looked at the tables for a test one may just be going.
+            with suppress(pymysql.MySQLError, psycopg.Error):
+                self.server.kill_connection(number)
 
     def at_work(self) -> int:
         """How many connections run a statement, or have a transaction open."""

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Engine,
     Enum,
     Float,
     Integer,
@@ -36,6 +37,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    event,
     exists,
     func,
     insert,
@@ -52,7 +54,8 @@ from sqlalchemy.schema import CreateTable
 
 from penstock import App, AsyncContext, Context
 from penstock.channels.db import compiling
-from penstock.errors import DatabaseError
+from penstock.channels.db.preparing import Preparer
+from penstock.errors import DatabaseError, DeadlineExceeded
 from penstock.testing import Worker
 from tests.channels.db.databases import Case
 
@@ -297,6 +300,55 @@ async def test_a_table_can_be_made_and_a_schema_translated(each: Case) -> None:
     assert await db.fetch_all(found) == []
 
 
+async def test_listeners_of_the_application_set_up_what_leads_nowhere_too(each: Case) -> None:
+    heard: list[str] = []
+
+    def set_up(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+        cursor.close()
+        heard.append("connect")
+
+    def before(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        heard.append(statement.split(maxsplit=1)[0])
+
+    event.listen(Engine, "connect", set_up)
+    event.listen(Engine, "before_cursor_execute", before)
+    try:
+        db = await each.local()
+        assert await db.fetch_one(select(literal(1).label("x"))) == {"x": 1}
+    finally:
+        event.remove(Engine, "connect", set_up)
+        event.remove(Engine, "before_cursor_execute", before)
+    assert "connect" in heard
+    assert heard[-1] == "SELECT"
+
+
+def test_a_deadline_while_it_is_compiled_is_a_deadline() -> None:
+    def too_late() -> int:
+        raise DeadlineExceeded
+
+    late = Table("late", MetaData(), Column("id", Integer, default=too_late))
+    preparer = Preparer(is_server=False)
+    preparer.question(insert(late))
+    with pytest.raises(DeadlineExceeded):
+        preparer.prepare(insert(late), None)
+
+
+def test_a_default_may_compile_a_statement() -> None:
+    preparer = Preparer(is_server=False)
+
+    def another() -> str:
+        return preparer.prepare(select(literal(2)), None).sql
+
+    nested = Table("nested", MetaData(), Column("id", Integer), Column("sql", String, default=another))
+    preparer.question(insert(nested))
+    prepared = preparer.prepare(insert(nested).values(id=1), None)
+    assert prepared.sql == "INSERT INTO nested (id, sql) VALUES (?, ?)"
+    assert prepared.parameters == [1, "SELECT ? AS anon_1"]
+
+
 async def test_statements_are_compiled_once_and_a_bounded_number_is_kept(
     each: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,11 +423,12 @@ def test_handlers_of_both_kinds_say_it_in_sqlalchemy(each: Case) -> None:
         with ctx.db.transaction() as tx:
             tx.execute(insert(things).values(id=1, price=Decimal(price), colour=Colour.RED))
             tx.execute(insert(things), [{"id": 2, "when": VALUES["when"]}, {"id": 3, "when": None}])
-        ctx.state.found = ctx.db.fetch_all(select(things.c.price, things.c.colour).where(things.c.id == 1))
+        ctx.state.found = list(ctx.db.stream(select(things.c.price, things.c.colour).where(things.c.id == 1)))
 
     @app.handler("on.the.loop")
     async def on_the_loop(_: str, ctx: AsyncContext) -> None:
-        ctx.state.found = await ctx.db.fetch_all(select(things.c.when).order_by(things.c.id))
+        stream = ctx.db.stream(select(things.c.when).order_by(things.c.id))
+        ctx.state.found = [row async for row in stream]
 
     metadata.create_all(each.engine)
     state = SimpleNamespace()

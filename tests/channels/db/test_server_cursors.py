@@ -1,17 +1,21 @@
 """PEP 249's side of the database channel on real servers: what `run`, `fetch`, `drop` and `end` answer."""
 
+# ruff: noqa: PT012 - a block that raises is what is tested
+
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Query
+from penstock.channels.db.stub import DatabaseStub
 from penstock.errors import DatabaseError
-from tests.channels.conftest import local
-from tests.channels.db.server_case import SERIES, Case
+from tests.channels.conftest import Workshop, local, until
+from tests.channels.db.server_case import SERIES, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 
 
@@ -56,11 +60,11 @@ async def test_a_transaction_has_the_level_that_was_asked_for(case: Case, worker
     asked = {"mariadb": "SELECT count(*) FROM t", "postgresql": "SHOW transaction_isolation"}[case.kind]
     ran = await worker.run(asked, begins=True, isolation=level, is_read_only=True)
     if case.kind == "mariadb":
-        found = case.rows(
+        listed = (
             "SELECT trx_isolation_level, trx_is_read_only FROM information_schema.innodb_trx "
             "JOIN information_schema.processlist ON trx_mysql_thread_id = id WHERE db = DATABASE()"
         )
-        assert found == [(level, 1)]
+        await until(lambda: case.rows(listed) == [(level, 1)], pause_s=SLOWLY_S)
     else:
         assert [row async for row in worker.rest(ran)] == [[level.lower()]]
     refused = await worker.fail("INSERT INTO t VALUES (1, 'a')", transaction=ran.transaction)
@@ -275,3 +279,62 @@ async def test_a_row_longer_than_a_frame_is_refused(case: Case) -> None:
         ["x" * 40000, 1],
         ["x" * 40000, 2],
     ]
+
+
+async def test_ctx_db_begins_a_transaction_with_its_first_statement(case: Case, workshop: Workshop) -> None:
+    service = await case.service(server_connections=1)
+    case.rows("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
+    channel = await workshop.channel_to({"db": service})
+    db = DatabaseStub(channel, exact=True)
+    methods: list[str] = []
+    call = channel.call
+
+    def noted(name: str, method: str, *rest: Any) -> Any:
+        methods.append(method)
+        return call(name, method, *rest)
+
+    channel.call = noted  # type: ignore[method-assign,assignment]
+
+    def handler() -> None:
+        with db.transaction():
+            pass
+        assert methods == []
+        with db.transaction() as tx:
+            tx.execute("INSERT INTO t VALUES (1, 'a')")
+            assert tx.fetch_one("SELECT count(*) AS n FROM t") == {"n": 1}
+        assert methods == ["execute", "fetch_one", "commit"]
+        with pytest.raises(ZeroDivisionError), db.transaction() as tx:
+            tx.execute("DELETE FROM t")
+            raise ZeroDivisionError
+        # A first statement that fails has begun it all the same.
+        with pytest.raises(DatabaseError), db.transaction() as tx:
+            tx.execute("INSERT INTO t VALUES (1, 'b')")
+        with db.transaction() as tx:
+            with pytest.raises(DatabaseError, match="no value is given"):
+                tx.execute("INSERT INTO t VALUES (:id, 'c')", {})
+            tx.execute("INSERT INTO t VALUES (2, 'b')")
+        # A block that outlives its message commits nothing, and says so.
+        block = db.transaction()
+        with block as tx:
+            tx.execute("INSERT INTO t VALUES (3, 'c')")
+            db.reset()
+            with pytest.raises(DatabaseError, match="is over"):
+                block.__exit__(None, None, None)
+        assert not db.in_transaction
+
+    await asyncio.to_thread(handler)
+    assert case.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+async def test_a_library_that_knows_no_chunks_sends_row_by_row(
+    case: Case, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if case.kind == "mariadb":
+        pytest.skip("only PostgreSQL's library has chunks")
+    # As before version 17 of libpq.
+    monkeypatch.setattr(type(psycopg.capabilities), "has_stream_chunked", lambda _: False)
+    for begins in (False, True):
+        ran = await worker.run(SERIES[case.kind].format(5000), begins=begins)
+        assert len([row async for row in worker.rest(ran)]) == 5000
+        assert (await worker.run("SELECT 1", transaction=ran.transaction)).chunk.row_count == 1
+        await worker.call("reset", None)

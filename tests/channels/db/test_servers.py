@@ -148,7 +148,10 @@ async def test_many_workers_share_few_connections(case: Case) -> None:
 
 async def test_waiting_for_a_connection_ends(case: Case) -> None:
     service = await case.service(server_connections=1, wait_s=0.1)
-    async with local(service).transaction():
+    async with local(service).transaction() as tx:
+        # Until its first statement it holds none.
+        assert await local(service, "another").fetch_one("SELECT 1 AS one") == {"one": 1}
+        await tx.fetch_one("SELECT 1 AS one")
         with pytest.raises(DatabaseBusy, match=r"database\.server_connections"):
             await local(service, "another").fetch_one("SELECT 1 AS one")
 

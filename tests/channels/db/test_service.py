@@ -227,3 +227,35 @@ async def test_the_representation_shows_what_is_happening(service: DatabaseServi
         await tx.execute("INSERT INTO t (v) VALUES (1)")
         assert "held by slot 3, in a transaction open for 0." in repr(service)
         assert "(last statement: INSERT INTO t (v) VALUES (1))" in repr(service)
+
+
+async def test_commits_are_counted_by_what_they_kept(make_service: MakeService) -> None:
+    service = make_service()
+    db = local(service)
+
+    def commits() -> dict[int, int]:
+        statistics = service.statistics()
+        assert statistics is not None
+        return dict(statistics.group_commits)
+
+    with pytest.raises(DatabaseError):
+        await db.execute("INSERT INTO nowhere VALUES (1)")
+    assert commits() == {}
+    await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    assert commits() == {1: 1}
+
+    async def write_together(*values: int) -> None:
+        async with db.transaction():
+            writing = [
+                asyncio.create_task(local(service, str(n)).execute("INSERT INTO t VALUES (?)", [value]))
+                for n, value in enumerate(values)
+            ]
+            await until(lambda: (now := service.statistics()) is not None and now.waiting == len(values))
+        await asyncio.gather(*writing, return_exceptions=True)
+
+    await write_together(1, 2, 3)
+    assert commits() == {1: 1, 3: 1}
+    await write_together(4, 4, 1)
+    assert commits() == {1: 2, 3: 1}
+    await write_together(1, 2, 3)
+    assert commits() == {1: 2, 3: 1}

@@ -73,6 +73,26 @@ async def test_who_waits_too_long_for_the_writer_is_told_who_holds_it(make_servi
     assert await local(service).fetch_all("SELECT v FROM t") == [{"v": "held"}]
 
 
+async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_meanwhile(
+    make_service: MakeService,
+) -> None:
+    service = await with_table(make_service())
+
+    async def write(rows: int) -> None:
+        for _ in range(rows):
+            await local(service).execute("INSERT INTO t (v) VALUES (1)")
+
+    async with asyncio.TaskGroup() as writers:
+        writers.create_task(write(300))
+        # One of its rows is being written when the others come.
+        await until(lambda: "running" in repr(service))
+        for _ in range(7):
+            writers.create_task(write(30))
+    statistics = service.statistics()
+    assert statistics is not None
+    assert statistics.group_commits[8] >= 25, statistics.group_commits
+
+
 async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: MakeService) -> None:
     service = await with_table(make_service(wait_s=0.3))
     endless = f"INSERT INTO t (v) {ENDLESS}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.channels.dbapi.served import Served, served
+from tests.channels.dbapi.server_kind import Kind, kind_of
 
 
 @pytest.fixture
@@ -18,4 +19,16 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture
 def service(database: Path) -> Iterator[Served]:
     with served(database) as made:
+        yield made
+
+
+@pytest.fixture(params=["mysql", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return kind_of(request)
+
+
+@pytest.fixture
+def on_server(kind: Kind) -> Iterator[Served]:
+    kind.server.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(99) UNIQUE)", url=kind.url)
+    with served(kind.url, server_connections=2, wait_s=0.3) as made:
         yield made

@@ -24,10 +24,11 @@ class Served:
     """One service on a loop in a thread, and as many workers' ends as a test wants."""
 
     def __init__(
-        self, database: Path, *, frame_bytes: int = LimitsSection().frame_bytes, **settings: Any
+        self, database: Path | str, *, frame_bytes: int = LimitsSection().frame_bytes, **settings: Any
     ) -> None:
         self._frame_bytes = frame_bytes
-        section = DatabaseSection.model_validate({"url": f"sqlite:///{database}", **settings})
+        url = database if isinstance(database, str) else f"sqlite:///{database}"
+        section = DatabaseSection.model_validate({"url": url, **settings})
         self.service = DatabaseService(section, frame_bytes=frame_bytes)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="loop")
@@ -48,7 +49,7 @@ class Served:
         sock = asyncio.run_coroutine_threadsafe(serve(), self.loop).result()
         channel = Channel(sock, limit_bytes=self._frame_bytes)
         self._channels.append(channel)
-        return DatabaseStub(channel)
+        return DatabaseStub(channel, exact=self.service.has_exact_values)
 
     def close(self) -> None:
         for channel in self._channels:
@@ -68,8 +69,8 @@ class Served:
 
 
 @contextmanager
-def served(database: Path, **settings: Any) -> Iterator[Served]:
-    """A service, with this process as its first worker."""
+def served(database: Path | str, **settings: Any) -> Iterator[Served]:
+    """A service for a file or a URL, with this process as its first worker."""
     made = Served(database, **settings)
     stub = made.worker()
     attach(stub.link)

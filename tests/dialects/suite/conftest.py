@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.register_assert_rewrite("sqlalchemy.testing.assertions")
 
+from sqlalchemy.dialects.mysql import provision as _of_mysql  # noqa: E402, F401
+from sqlalchemy.dialects.postgresql import provision as _of_postgresql  # noqa: E402, F401
 from sqlalchemy.dialects.sqlite import provision  # noqa: E402
 from sqlalchemy.testing.plugin.pytestplugin import *  # noqa: E402, F403
 from sqlalchemy.testing.plugin.pytestplugin import pytest_sessionstart as prepare  # noqa: E402
 
 from tests.channels.dbapi.served import served  # noqa: E402
-from tests.dialects.requirements import CHANNEL, LEFT_OUT  # noqa: E402
+from tests.dialects.features import mariadb, postgresql, sqlite  # noqa: E402
+from tests.dialects.running import SERVED  # noqa: E402
 
 _open = ExitStack()
 _attach = provision.post_configure_engine.fns["sqlite"]
@@ -32,16 +34,17 @@ def _without_attached_schema(url: Any, engine: Any, follower_ident: Any) -> None
 
 @pytest.fixture(autouse=True)
 def _left_out(request: pytest.FixtureRequest) -> None:
-    if CHANNEL in request.node.nodeid:
-        for names, reason in LEFT_OUT.items():
-            if re.search(names, request.node.nodeid):
-                pytest.skip(reason)
+    for database in (sqlite, mariadb, postgresql):
+        if any(f"_{name}+penstock" in request.node.nodeid for name in database.NAMES):
+            for names, reason in database.LEFT_OUT.items():
+                if re.search(names, request.node.nodeid):
+                    pytest.skip(reason)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """The loop that this process's statements go through, before SQLAlchemy opens its first engine."""
-    folder = Path(_open.enter_context(tempfile.TemporaryDirectory()))
-    _open.enter_context(served(folder / "suite.db", synchronous="OFF"))
+    if url := os.environ[SERVED]:
+        _open.enter_context(served(url, synchronous="OFF"))
     prepare(session)
 
 

@@ -3,6 +3,7 @@
 `place`         an empty database on a server that all tests share, or a file
 `server_place`  the same, servers only
 `own_place`     on a server for this test alone, to be killed and restarted
+`way`           how handlers have their database there; a module that tries both has a fixture of this name
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from penstock.app.handlers import DatabaseWay
 from tests.servers import Server
 from tests.workers.databases.place import TABLE, Place
 
 SERVERS = ["mariadb", "postgresql"]
+
+
+@pytest.fixture
+def way() -> DatabaseWay:
+    return "own"
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
@@ -25,8 +32,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.fixture(params=SERVERS)
-def server_place(request: pytest.FixtureRequest) -> Place:
-    return on_server(request)
+def server_place(request: pytest.FixtureRequest, way: DatabaseWay) -> Place:
+    return on_server(request, way)
 
 
 @pytest.fixture
@@ -40,14 +47,14 @@ def postgresql_place(postgresql: Server, postgresql_url: str) -> Place:
 
 
 @pytest.fixture(params=SERVERS)
-def own_place(request: pytest.FixtureRequest) -> Place:
+def own_place(request: pytest.FixtureRequest, way: DatabaseWay) -> Place:
     server: Server = request.getfixturevalue(f"own_{request.param}")
-    return with_table(Place(request.param, server.new_database(), server))
+    return with_table(Place(request.param, server.new_database(), server, way))
 
 
-def on_server(request: pytest.FixtureRequest) -> Place:
+def on_server(request: pytest.FixtureRequest, way: DatabaseWay = "own") -> Place:
     url: str = request.getfixturevalue(f"{request.param}_url")
-    return with_table(Place(request.param, url, request.getfixturevalue(request.param)))
+    return with_table(Place(request.param, url, request.getfixturevalue(request.param), way))
 
 
 def with_table(place: Place) -> Place:

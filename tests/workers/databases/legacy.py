@@ -7,7 +7,13 @@ import os
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-engine = create_engine(os.environ["LEGACY_URL"])
+_password = os.environ.get("LEGACY_PASSWORD")
+# As old applications have it: no room for a second connection, and its login in another place than the URL.
+engine = create_engine(
+    os.environ["LEGACY_URL"],
+    connect_args={} if _password is None else {"password": _password},
+    **({} if os.environ["LEGACY_URL"].startswith("sqlite") else {"pool_size": 2, "max_overflow": 0}),
+)
 DBSession = scoped_session(sessionmaker(engine))
 NOTHING = "to adopt"
 unbound = scoped_session(sessionmaker())

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from penstock.app.application import App
 from penstock.app.context import Context
+from penstock.app.handlers import DatabaseWay
 from penstock.config.database import DatabaseSection
 from penstock.testing import Worker
 from penstock.testing.result import Result
@@ -30,6 +31,7 @@ class Place:
     kind: str
     url: str
     server: Server | None = None
+    way: DatabaseWay = "own"
 
     @property
     def running(self) -> Server:
@@ -73,7 +75,7 @@ class Place:
         """A worker on this database, whose handlers have the queues q0, q1, …"""
         app = App()
         for number, function in enumerate((handler, *more)):
-            app.handler(f"q{number}")(function)
+            app.handler(f"q{number}", database=self.way)(function)
         with running_on(app, url or self.url, **settings) as running:
             yield running
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
@@ -18,6 +18,7 @@ import penstock
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
 from penstock.errors import ConfigurationError, ConnectionMisused, TransactionUndone
+from penstock.workers import adopted
 from tests.workers.databases.place import Place, put, store
 from tests.workers.databases.test_conflicts import ADD, meet, opponent
 from tests.workers.databases.test_lost import kill_every_connection
@@ -167,6 +168,7 @@ def test_a_server_that_is_away_is_charged_to_nobody(
     assert own_place.server is not None
     monkeypatch.setenv("LEGACY_URL", own_place.url)
     monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+    monkeypatch.setattr(adopted, "REOPEN_WAIT_S", 0.3)
 
     with own_place.worker(store, **adopting, **isolation) as worker:
         own_place.server.stop()
@@ -202,6 +204,7 @@ def test_its_isolation_is_the_handlers(
         ({"engine": f"{LEGACY}:NOTHING"}, "that is str, and has to be a SQLAlchemy Engine"),
         ({"engine": f"{LEGACY}:absent"}, "there is nothing of that name"),
         ({"session": f"{LEGACY}:unbound"}, "bound to no engine"),
+        ({"session": "tests.workers.databases.broken:DBSession"}, "raised KeyError: 'NOBODY_SET_THIS'"),
     ],
 )
 def test_what_cannot_be_adopted_ends_the_start_in_words(
@@ -278,6 +281,7 @@ def test_whoever_checks_a_second_connection_out_is_shown_with_both_stacks(place:
     first, second = str(error).split("The second:")
     assert "in touch_first" in first
     assert "in second_by_an_engine_of_its_own" in second
+    assert "in test_whoever_checks" not in str(error)
     with place.worker(handler) as worker:
         assert worker.run().verdict == "acked"
 
@@ -321,3 +325,54 @@ def test_an_adopted_engine_has_one_connection_a_message_too(
     assert isinstance(error, ConnectionMisused)
     assert str(error).count("in handler") == 2
     assert [number for number, *_ in server_place.rows()] == [1, 3]
+
+
+def test_a_second_connection_is_shown_when_the_first_was_taken_to_set_an_isolation_level(
+    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEGACY_URL", server_place.url)
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        if payload == 2:
+            second_by_an_engine_of_its_own(server_place)
+
+    with server_place.worker(
+        handler, debug_checkouts=True, isolation_level="SERIALIZABLE", **adopting
+    ) as worker:
+        assert worker.run(1).verdict == "acked"
+        error = worker.run(2).error
+        assert worker.run(3).verdict == "acked"
+    assert isinstance(error, ConnectionMisused)
+    first, second = str(error).split("The second:")
+    assert ("for its isolation level" if "session" in adopting else "in handler") in first
+    assert "in second_by_an_engine_of_its_own" in second
+    assert [number for number, *_ in server_place.rows()] == [1, 3]
+
+
+def test_a_stream_beside_an_adopted_engine_connects_as_the_engine_does(
+    place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill(3)
+    url = make_url(place.url)
+    monkeypatch.setenv("LEGACY_URL", str(url.set(password=None)))
+    if place.server is not None:
+        monkeypatch.setenv("LEGACY_PASSWORD", str(url.password))
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+    seen: list[int] = []
+
+    def connections(count: int) -> int:
+        return count if place.server is None else len(place.connections_once(count))
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        with ctx.stream("SELECT id FROM item ORDER BY id") as rows:
+            seen.extend([next(rows).id, connections(2)])
+
+    with place.worker(handler, debug_checkouts=True, **adopting) as worker:
+        for number in (10, 11):
+            assert worker.run(number).verdict == "acked"
+            assert connections(1) == 1
+    assert seen == [1, 2, 1, 2]
+    assert connections(0) == 0

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from penstock.app.context import Context
+from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
 from penstock.workers.conflicts import MOST_RERUNS
 from tests.workers.databases.place import Place
@@ -19,6 +20,12 @@ from tests.workers.databases.place import Place
 ADD = text("UPDATE item SET n = n + 1 WHERE id = :id")
 #: MariaDB gives up the transaction that changed less, PostgreSQL the one that looks first.
 HEAVY = text("UPDATE item SET n = n + 100 WHERE id > 10")
+
+
+@pytest.fixture(params=["own", "channel"])
+def way(request: pytest.FixtureRequest) -> DatabaseWay:
+    found: DatabaseWay = request.param
+    return found
 
 
 class Opponent:

@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from penstock.app.context import Context
+from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
+from penstock.config.database import DatabaseSection
+from penstock.workers.connection import kind_of
 from penstock.workers.database import mysql, postgresql
 from tests.crash.proxy import Proxy, Way
 from tests.workers.databases.place import Place, put, store
+
+
+@pytest.fixture(params=["own", "channel"])
+def way(request: pytest.FixtureRequest) -> DatabaseWay:
+    found: DatabaseWay = request.param
+    return found
 
 
 def kill_every_connection(place: Place) -> None:
@@ -103,6 +113,8 @@ def test_a_handler_that_catches_the_loss_is_not_charged_and_nothing_of_it_is_ack
 
 
 def test_an_idle_connection_that_the_server_timed_out_costs_no_attempt(server_place: Place) -> None:
+    if server_place.way == "channel":
+        pytest.skip("the connection is the loop's, which tests its own")
     short = {"mariadb": "SET SESSION wait_timeout = 1", "postgresql": "SET idle_session_timeout = '200ms'"}
     limits: list[int] = []
 
@@ -223,6 +235,8 @@ def test_a_commit_whose_answer_is_lost_is_told_to_the_next_run(server_place: Pla
 def test_a_frozen_server_does_not_hold_the_test_of_an_idle_connection_for_long(
     own_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if own_place.way == "channel":
+        pytest.skip("the connection is the loop's, which tests its own")
     monkeypatch.setattr(mysql, "_PING_TIMEOUT_S", 0.3)
     monkeypatch.setattr(postgresql, "_PING_TIMEOUT_S", 0.3)
     with own_place.worker(store, idle_test_s=0) as worker:
@@ -234,3 +248,12 @@ def test_a_frozen_server_does_not_hold_the_test_of_an_idle_connection_for_long(
                 database._kind.ping(database._raw)  # type: ignore[union-attr]
         finally:
             own_place.running.thaw()
+
+
+def test_what_mysql_says_when_it_stops_is_a_lost_connection() -> None:
+    from pymysql.err import OperationalError, ProgrammingError
+
+    kind = kind_of(DatabaseSection(url=SecretStr("mysql+pymysql://user:word@localhost/nowhere")))
+    assert kind.is_lost(OperationalError(1053, "Server shutdown in progress"))
+    assert kind.is_lost(OperationalError(3169, "Session was killed"))
+    assert not kind.is_lost(ProgrammingError(1146, "Table doesn't exist"))

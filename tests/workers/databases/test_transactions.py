@@ -6,11 +6,12 @@ from contextlib import suppress
 
 import pytest
 from sqlalchemy import Integer, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
+from penstock.errors import TransactionUndone
 from tests.workers.databases.place import Place, put, store
 
 
@@ -147,3 +148,22 @@ def test_what_a_handler_did_to_the_connection_does_not_last(server_place: Place,
         worker.run(2)
         assert len(server_place.connections_once(1)) == 1
     assert levels[1] == ("REPEATABLE READ" if server_place.kind == "mariadb" else "READ COMMITTED")
+
+
+def test_an_error_that_a_savepoint_undid_is_not_why_a_later_commit_is_refused(
+    postgresql_place: Place,
+) -> None:
+    postgresql_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        with suppress(IntegrityError), ctx.connection.begin_nested():
+            put(ctx, 1)
+        with suppress(ProgrammingError):
+            ctx.connection.execute(text("SELECT * FROM nowhere"))
+
+    with postgresql_place.worker(handler) as worker:
+        outcome = worker.run().outcome
+    assert isinstance(outcome, Raised)
+    assert outcome.failure.type.endswith(TransactionUndone.__name__)
+    assert "UndefinedTable" in outcome.failure.traceback
+    assert "UniqueViolation" not in outcome.failure.traceback

@@ -11,7 +11,6 @@ from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Ran, Run
 from penstock.channels.db.server.driver import Driver, Mode
 from penstock.channels.db.server.faults import DriverFailure, failed
 from penstock.channels.db.server.pool import Pool
-from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Left, Runner, Statement
 from penstock.channels.db.server.transactions import Transactions
@@ -148,10 +147,15 @@ class ServerCursors:
             return self._ran(opened, chunk, left, number, work.caller)
 
     async def _begun(self, statement: Statement, mode: Mode, begun: list[int], work: Work) -> Ran:
-        check(statement.text, in_transaction=True)
-        transaction = await self._runner.begin(work.caller, mode, work)
-        begun.append(transaction.number)
-        return await self._inside(transaction.number, statement, work)
+        transaction = self._transactions.open(work.caller, mode)
+        try:
+            return await self._inside(transaction.number, statement, work)
+        finally:
+            if transaction.lent is None:
+                # Refused, or there was no connection for it.
+                self._transactions.close(transaction)
+            else:
+                begun.append(transaction.number)
 
     async def _fetched(self, number: int, held: _Held, work: Work) -> Chunk:
         use = partial(OpenResult.chunk, limit_bytes=self._limit_bytes)

@@ -97,7 +97,7 @@ class Driver(Protocol):
         ...
 
     def has_heard(self, raw: Any) -> bool:
-        """True when the server has said something unasked, a goodbye mostly; asks nobody."""
+        """True when the server has said something unasked, a goodbye for one; asks nobody."""
         ...
 
     def in_transaction(self, raw: Any) -> bool:

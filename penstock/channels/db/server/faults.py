@@ -11,6 +11,8 @@ from penstock.errors import DatabaseBusy, DatabaseError
 
 #: What drivers raise beside their own, for parameters that do not fit the statement.
 _PLAIN: Final = (TypeError, ValueError, KeyError, IndexError, OverflowError)
+#: What stands for the statement at the end of a transaction.
+COMMIT: Final = "commit"
 #: As the server itself would say that it has no connection left, by database: code and SQLSTATE.
 _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 
@@ -30,7 +32,8 @@ def words_of(error: BaseException) -> str:
     orig = getattr(error, "orig", None) or error
     arguments = orig.args
     words = arguments[1] if len(arguments) == 2 and isinstance(arguments[0], int) else orig
-    return " ".join(str(words).split())
+    text = " ".join(str(words).split())
+    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def translated(failure: Exception, statement: str) -> Exception:
@@ -38,7 +41,11 @@ def translated(failure: Exception, statement: str) -> Exception:
     made: Exception
     if isinstance(failure, DriverFailure):
         words = words_of(failure.error)
-        if failure.is_gone:
+        if failure.is_gone and statement == COMMIT:
+            made = DatabaseBusy(
+                f"the connection to the database server was lost amid the commit: {words}; whether it was kept is not known"
+            )
+        elif failure.is_gone:
             made = DatabaseBusy(
                 f"the connection to the database server was lost: {words}; the transaction is gone"
             )

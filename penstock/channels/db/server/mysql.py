@@ -81,7 +81,7 @@ class MySQLDriver:
     def has_heard(self, raw: Any) -> bool:
         """Bytes that nobody asked for, or the end of the stream: those read already, and those on the socket."""
         reader = raw._reader  # noqa: SLF001 - the driver has no word for it
-        if reader.eof_received or reader._buffer:  # noqa: SLF001
+        if raw.has_hung_up() or reader.eof_received or reader._buffer:  # noqa: SLF001
             return True
         poll = select.poll()
         poll.register(raw._writer.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001
@@ -183,9 +183,8 @@ class MySQLDriver:
         return [crossing(argument, "the error") for argument in error.args]
 
     def diagnostics_of(self, error: BaseException) -> tuple[str | None, dict[str, str | None]]:
-        """Nothing: the driver keeps none of it."""
-        del error
-        return None, {}
+        """SQLSTATE; the driver keeps nothing else."""
+        return getattr(error, "sqlstate", None), {}
 
 
 def _filled(raw: Any, statement: str, parameters: Any) -> str:

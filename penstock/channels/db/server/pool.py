@@ -108,12 +108,14 @@ class Pool:
             raise DatabaseBusy(msg) from error
 
     async def _lives(self, lent: Lent) -> bool:
-        if self._driver.is_closed(lent.raw) or self._driver.has_heard(lent.raw):
+        if self._driver.is_closed(lent.raw):
             return False
         used_s = lent.proxied.info.get(_USED_S)
         if used_s is None:
             return True
-        if used_s > self._suspect_s and time.monotonic() - used_s < self._section.idle_test_s:
+        is_recent = used_s > self._suspect_s and time.monotonic() - used_s < self._section.idle_test_s
+        # What it has heard may be a goodbye, or a harmless notice.
+        if is_recent and not self._driver.has_heard(lent.raw):
             return True
         try:
             await within(_PING_S, self._driver.ping(lent.raw))

@@ -12,7 +12,7 @@ from penstock.channels.db.server.faults import translated
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Runner, Statement
-from penstock.channels.db.server.transactions import Transaction, Transactions
+from penstock.channels.db.server.transactions import Transactions
 from penstock.channels.db.server.work import Work, Works
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
@@ -40,6 +40,7 @@ class ServerQueries:
 
     async def run(self, query: Query, want: Want, caller: Caller) -> int | Rows:
         """Answer `execute`, `fetch_all` or `fetch_one`."""
+        query = self._begun(query, caller)
         statement = self._statement(query)
         if statement is None:
             return 0
@@ -51,20 +52,13 @@ class ServerQueries:
 
     async def stream(self, query: Query, caller: Caller) -> Ran:
         """The first rows; what is left is for `fetch` and `drop`, as a cursor's."""
+        query = self._begun(query, caller)
         statement = self._statement(query, keeps=True)
         assert statement is not None
         try:
             return await self._cursors.open(statement, caller, query.transaction)
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, statement.text) from None
-
-    async def begin(self, caller: Caller) -> int:
-        """A transaction's number. Raises `DatabaseBusy`."""
-        transaction: Transaction = await self._works.run(caller, partial(self._begin, caller))
-        return transaction.number
-
-    async def _begin(self, caller: Caller, work: Work) -> Transaction:
-        return await self._runner.begin(caller, USUAL, work)
 
     async def _alone(self, _query: Query, statement: Statement, want: Want, work: Work) -> int | Rows:
         answer, _ = await self._runner.alone(statement, partial(self._wanted, want=want), work)
@@ -76,6 +70,14 @@ class ServerQueries:
             use = partial(self._wanted, want=want)
             answer, _ = await self._runner.inside(transaction, statement, use, work)
         return answer  # type: ignore[no-any-return]
+
+    def _begun(self, query: Query, caller: Caller) -> Query:
+        if query.transaction is None or query.transaction >= 0:
+            return query
+        if query.begins:
+            self._transactions.begin_chosen(caller, query.transaction, USUAL)
+        number = self._transactions.known_as(query.transaction, caller)
+        return Query(query.statement, query.parameters, number)
 
     def _statement(self, query: Query, *, keeps: bool = False) -> Statement | None:
         given = query.parameters

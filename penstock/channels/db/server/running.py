@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from penstock.channels.db.server.driver import USUAL, Driver, Mode
+from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import DriverFailure, words_of
 from penstock.channels.db.server.pool import Lent, Pool
 from penstock.channels.db.server.refusals import check
@@ -59,11 +59,6 @@ class Runner:
         self._pool = pool
         self._transactions = transactions
 
-    async def begin(self, caller: Caller, mode: Mode, work: Work) -> Transaction:
-        """A transaction, of which the server hears with its first statement."""
-        lent = await self._lend(caller, work)
-        return self._transactions.open(lent, mode)
-
     async def alone(self, statement: Statement, use: Use, work: Work) -> tuple[Any, Left | None]:
         """What `use` makes of the result, and what is left of it."""
         ruling = check(statement.text, in_transaction=False)
@@ -95,9 +90,8 @@ class Runner:
     ) -> tuple[Any, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
         ruling = check(statement.text, in_transaction=True)
-        lent = transaction.lent
         left: Left | None = None
-        async with self._turn(transaction, work):
+        async with self._turn(transaction, work) as lent:
             if transaction.result is not None and not transaction.result.is_read:
                 raise _unread()
             is_begun, transaction.is_begun = transaction.is_begun, True
@@ -136,9 +130,11 @@ class Runner:
             self._check(transaction)
             self._transactions.close(transaction)
             lent = transaction.lent
+            if lent is None:
+                return
             try:
                 with self._noting(lent):
-                    await self._pass_rest(transaction, all_of_it=is_commit)
+                    await self._pass_rest(lent, transaction.result, all_of_it=is_commit)
                     if is_commit and self._driver.is_undone(lent.raw):
                         raise _undone()
                     if is_commit and self._driver.in_transaction(lent.raw):
@@ -160,19 +156,22 @@ class Runner:
             raise DriverFailure(error, is_gone=is_gone) from error
 
     @asynccontextmanager
-    async def _turn(self, transaction: Transaction, work: Work) -> AsyncIterator[None]:
+    async def _turn(self, transaction: Transaction, work: Work) -> AsyncIterator[Lent]:
         async with transaction.turn:
             self._check(transaction)
+            if transaction.lent is None:
+                transaction.lent = await self._lend(work.caller, work)
+            lent = transaction.lent
             try:
-                with self._noting(transaction.lent), work.on(transaction.lent):
-                    yield
+                with self._noting(lent), work.on(lent):
+                    yield lent
             except Exception as failure:
-                await self._after(transaction, failure)
+                await self._after(transaction, lent, failure)
                 raise
 
-    async def _after(self, transaction: Transaction, failure: Exception) -> None:
+    async def _after(self, transaction: Transaction, lent: Lent, failure: Exception) -> None:
         """What has become of the transaction by a statement that failed."""
-        lent, opened = transaction.lent, transaction.result
+        opened = transaction.result
         if not isinstance(failure, DriverFailure):
             if opened is not None:
                 # Refused by us amid its rows, which stand in the way of the next statement.
@@ -212,15 +211,14 @@ class Runner:
                 return
         lent.is_spoilt = True
 
-    async def _pass_rest(self, transaction: Transaction, *, all_of_it: bool) -> None:
-        opened = transaction.result
+    async def _pass_rest(self, lent: Lent, opened: OpenResult | None, *, all_of_it: bool) -> None:
         if opened is None or opened.is_read:
             return
         if all_of_it:
             await opened.pass_all()
         elif not await opened.pass_little():
             # A server whose client has gone rolls back too.
-            transaction.lent.is_spoilt = True
+            lent.is_spoilt = True
 
     def _check(self, transaction: Transaction) -> None:
         if not self._transactions.is_open(transaction.number):

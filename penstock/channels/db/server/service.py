@@ -5,8 +5,8 @@
 call ─▶ ─────┼─ run, fetch, drop, end ─────────────────▶ ServerCursors ─┼─▶ Runner ─▶ Pool ─▶ the server
              └─ begin, commit, rollback ───────────────▶ Transactions ──┘
 ```
-What bounds it: `database.server_connections` for all workers together. Nobody holds one but for a call, between begin
-and end of a transaction, or with a result that is not read to its end.
+What bounds it: `database.server_connections` for all workers together. Nobody holds one but for a call, between first
+statement and end of a transaction, or with a result that is not read to its end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from penstock.channels.db.calls import End, Fetch, Query, Run, Want
 from penstock.channels.db.exact import arrived
 from penstock.channels.db.server.address import asynchronous, driver_of
 from penstock.channels.db.server.cursors import ServerCursors
-from penstock.channels.db.server.faults import translated
+from penstock.channels.db.server.driver import USUAL
+from penstock.channels.db.server.faults import COMMIT, translated
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.queries import ServerQueries
 from penstock.channels.db.server.running import Runner
@@ -81,7 +82,7 @@ class ServerDatabase:
         if method in ("commit", "rollback"):
             return await self._end(_decode_number(arguments), method, caller)
         if method == "begin":
-            return await self._queries.begin(caller)
+            return self._transactions.open(caller, USUAL).number
         known = self._answers.get(method)
         if known is None:
             msg = f"the database channel knows no {method!r}"
@@ -105,13 +106,17 @@ class ServerDatabase:
 
     async def _end(self, number: int, method: str, caller: Caller) -> None:
         try:
-            await self._cursors.finish(number, caller, is_commit=method == "commit")
+            known = self._transactions.known_as(number, caller)
+            self._transactions.forget_chosen(number, caller)
+            await self._cursors.finish(known, caller, is_commit=method == COMMIT)
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, method) from None
 
     def _roll_back(self, transaction: Transaction) -> None:
-        opened = transaction.result
+        lent, opened = transaction.lent, transaction.result
+        if lent is None:
+            return
         if opened is not None and not opened.is_read:
             # Its rows are on the wire, and nobody reads them; a server whose client has gone rolls back too.
-            transaction.lent.is_spoilt = True
-        self._works.in_background(self._pool.give(transaction.lent))
+            lent.is_spoilt = True
+        self._works.in_background(self._pool.give(lent))

@@ -1,8 +1,9 @@
-"""The transactions that callers have open on a server, each on its connection from begin to end.
+"""The transactions that callers have open on a server, each on its connection from its first statement to its end.
 
 ```
- begin ──▶ lent ──first statement──▶ begun on the server ──commit, rollback──▶ back to the pool
-            └─ idle too long, holder gone, undone by the server ─▶ rolled back ─▶ back to the pool; its holder is told why
+ begin ──▶ open ──first statement──▶ on a connection ──commit, rollback──▶ back to the pool
+                                       └─ idle too long, holder gone, undone by the server ─▶ rolled back, back to the
+                                          pool; its holder is told why
 ```
 """
 
@@ -21,19 +22,20 @@ from penstock.errors import DatabaseError
 
 
 class Transaction:
-    """One caller's connection, from begin to end."""
+    """One caller's."""
 
-    def __init__(self, number: int, lent: Lent, mode: Mode) -> None:
+    def __init__(self, number: int, caller: Caller, mode: Mode) -> None:
         self.number = number
-        self.caller = lent.caller
-        self.lent = lent
+        self.caller = caller
         self.mode = mode
+        self.lent: Lent | None = None
+        """From its first statement on; before it there is nothing that others would have to wait for."""
         self.turn = asyncio.Lock()
         """Of the caller's tasks one at a time runs a statement."""
         self.result: OpenResult | None = None
         """What is not read to its end: it holds the wire."""
         self.is_begun = False
-        """True once a statement of it went to the server."""
+        """The server has heard of it."""
         self.is_over = False
         self.idle: asyncio.TimerHandle | None = None
         self.waiting = 0
@@ -48,18 +50,32 @@ class Transactions:
         self._roll_back = roll_back
         self._numbers = itertools.count(1)
         self._open: dict[int, Transaction] = {}
+        # Numbers that callers have chosen, below zero.
+        self._chosen: dict[tuple[Caller, int], int] = {}
         # Why those that ended by themselves did, until their holder has heard of it.
         self._over: dict[int, tuple[Caller, str]] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, lent: Lent, mode: Mode) -> Transaction:
-        """A new one; idle from here on."""
-        transaction = Transaction(next(self._numbers), lent, mode)
+    def open(self, caller: Caller, mode: Mode) -> Transaction:
+        """A new one."""
+        transaction = Transaction(next(self._numbers), caller, mode)
         self._open[transaction.number] = transaction
-        self._watch(transaction)
         return transaction
+
+    def begin_chosen(self, caller: Caller, number: int, mode: Mode) -> None:
+        """A new one with a number that its caller has chosen; harmless when there is or was one."""
+        if (caller, number) not in self._chosen:
+            self._chosen[caller, number] = self.open(caller, mode).number
+
+    def known_as(self, number: int, caller: Caller) -> int:
+        """Our number for the caller's."""
+        return self._chosen.get((caller, number), number)
+
+    def forget_chosen(self, number: int, caller: Caller) -> None:
+        """The caller speaks of it no more."""
+        self._chosen.pop((caller, number), None)
 
     @contextmanager
     def entered(self, number: int, caller: Caller) -> Iterator[Transaction]:
@@ -103,6 +119,8 @@ class Transactions:
                 self.abandon(transaction)
         for number in [number for number, (whose, _) in self._over.items() if whose is caller]:
             del self._over[number]
+        for key in [key for key in self._chosen if key[0] is caller]:
+            del self._chosen[key]
 
     def _enter(self, number: int, caller: Caller) -> Transaction:
         transaction = self._open.get(number)
@@ -127,6 +145,8 @@ class Transactions:
         self._roll_back(transaction)
 
     def _watch(self, transaction: Transaction) -> None:
+        if transaction.lent is None:
+            return
         why = (
             f"it was rolled back because it stood {self._idle_s:g} s without a statement (database.transaction_idle_s), "
             "and others wait for its connection; nothing of it was kept"

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NoReturn, Self
 from msgspec import Raw
 
 from penstock.channels import wire
-from penstock.channels.db.calls import Chunk, Ran
+from penstock.channels.db.calls import Chunk, Ran, Run
 from penstock.channels.db.statements import READS, verb_of
 from penstock.channels.dbapi.sqlite.cursor import Cursor
 from penstock.channels.dbapi.sqlite.refusals import REFUSED, refuse
@@ -257,14 +257,9 @@ class Connection:
             and not is_script
             and first_word(statement) in _BEGINS
         )
-        ran = self.session.run(
-            statement,
-            parameters,
-            is_many=is_many,
-            begins=begins,
-            has_raw_text=self.text_factory is not str,
-            writes=verb not in READS,
-        )
+        has_raw_text = self.text_factory is not str
+        asked = Run(statement, parameters, is_many, has_raw_text=has_raw_text)
+        ran = self.session.run(asked, begins=begins, writes=verb not in READS)
         self._changes += ran.changes
         return ran
 
@@ -311,12 +306,12 @@ class Connection:
                 # It is a transaction of its own, which ends with its release.
                 self._savepoints.begin_with(name)
                 self.session.begin()
-            ran = self.session.run(statement, writes=True)
+            ran = self.session.run(Run(statement), writes=True)
             self._savepoints.add(name)
             return ran
         if not self.session.is_open:
             raise wrong(f"no such savepoint: {name}")
-        ran = self.session.run(statement, writes=True)
+        ran = self.session.run(Run(statement), writes=True)
         if verb == "ROLLBACK":
             self._savepoints.roll_back_to(name)
         elif self._savepoints.release(name):

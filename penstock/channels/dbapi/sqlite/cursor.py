@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from msgspec import Raw
 
-from penstock.channels import wire
-from penstock.channels.db.calls import Chunk, Ran
+from penstock.channels.db.calls import Ran
 from penstock.channels.db.stepping import RAW_TEXT
+from penstock.channels.dbapi.rows import Rows, batches
 from penstock.channels.dbapi.sqlite.parameters import bound
 
 if TYPE_CHECKING:
     from penstock.channels.dbapi.sqlite.connection import Connection
-
-#: Rows that `executemany` takes from its argument at once: an endless one must not fill the memory.
-_MANY: Final = 50_000
-_FRAME_BYTES: Final = 4096
 
 _rows: Final = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
 
@@ -36,15 +31,9 @@ class Cursor:
         self._description: tuple[tuple[Any, ...], ...] | None = None
         self._row_count = -1
         self._last_row_id: int | None = None
-        self._ready: deque[tuple[Any, ...]] = deque()
-        self._open: int | None = None
+        self._rows: Rows | None = None
         self._is_closed = False
         self._blank: sqlite3.Cursor | None = None
-
-    def __del__(self) -> None:
-        opened = getattr(self, "_open", None)
-        if opened is not None:
-            self.connection.session.dropped.append(opened)
 
     @property
     def description(self) -> tuple[tuple[Any, ...], ...] | None:
@@ -54,7 +43,7 @@ class Cursor:
     @property
     def rowcount(self) -> int:
         """Rows changed; -1 for a query."""
-        return self._row_count
+        return self._row_count if self._rows is None else self._rows.count
 
     @property
     def lastrowid(self) -> int | None:
@@ -74,16 +63,9 @@ class Cursor:
         with self.connection.using(self):
             self._discard()
             count = 0
-            iterator = iter(rows)
-            while True:
-                batch = [bound(row) for row in itertools.islice(iterator, _MANY)]
-                if not batch and count:
-                    break
-                for part in self._parts(batch):
-                    ran = self.connection.run(statement, part, is_many=True)
-                    count += max(ran.chunk.row_count, 0)
-                if len(batch) < _MANY:
-                    break
+            for batch in batches(rows, bound, limit_bytes=self.connection.session.link.limit_bytes):
+                ran = self.connection.run(statement, batch, is_many=True)
+                count += max(ran.chunk.row_count, 0)
             self._row_count = count
         return self
 
@@ -104,7 +86,7 @@ class Cursor:
     def fetchone(self) -> Any:
         """The next row; None when there is none."""
         with self.connection.using(self):
-            return self._next()
+            return next(self._taking(1), None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """At most `size` rows, `arraysize` without it."""
@@ -137,9 +119,9 @@ class Cursor:
 
     def __next__(self) -> Any:
         with self.connection.using(self):
-            if not self._ready and not self._more():
-                raise StopIteration
-            return self._made(self._ready.popleft())
+            for row in self._taking(1):
+                return row
+            raise StopIteration
 
     @property
     def is_closed(self) -> bool:
@@ -149,49 +131,13 @@ class Cursor:
     def _take(self, ran: Ran) -> None:
         if ran.columns is not None:
             self._description = tuple((name, None, None, None, None, None, None) for name in ran.columns)
-        self._open = ran.cursor
-        self._row_count = ran.chunk.row_count
+        self._rows = Rows(self.connection.session, ran, partial(_decoded, self.connection))
         if ran.last_row_id is not None:
             self._last_row_id = ran.last_row_id
-        self._add(ran.chunk)
-
-    def _add(self, chunk: Chunk) -> None:
-        for piece in chunk.rows:
-            self._ready.extend(self._decoded(piece))
-        if chunk.is_last:
-            self._open = None
-
-    def _decoded(self, piece: Raw) -> list[tuple[Any, ...]]:
-        factory: Any = self.connection.text_factory
-        if factory is str:
-            return _rows(piece)
-
-        def made(code: int, data: memoryview) -> Any:
-            assert code == RAW_TEXT
-            return factory(bytes(data))
-
-        return msgspec.msgpack.decode(piece, type=list[tuple[Any, ...]], ext_hook=made)
-
-    def _more(self) -> bool:
-        if self._open is None:
-            return False
-        opened, self._open = self._open, None
-        chunk = self.connection.session.fetch(opened)
-        self._open = opened
-        self._add(chunk)
-        if chunk.is_last:
-            self._row_count = chunk.row_count
-        return bool(self._ready)
-
-    def _next(self) -> Any:
-        if not self._ready and not self._more():
-            return None
-        return self._made(self._ready.popleft())
 
     def _taking(self, most: int) -> Iterator[Any]:
-        while most and (self._ready or self._more()):
-            most -= 1
-            yield self._made(self._ready.popleft())
+        if self._rows is not None:
+            yield from map(self._made, self._rows.taking(most))
 
     def _made(self, row: tuple[Any, ...]) -> Any:
         factory: Any = self.row_factory
@@ -205,21 +151,23 @@ class Cursor:
         return factory(self, row)
 
     def _discard(self) -> None:
-        self._ready.clear()
         self._description = self._blank = None
         self._row_count = -1
-        opened, self._open = self._open, None
-        if opened is not None:
-            self.connection.session.drop(opened)
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.discard()
 
-    def _parts(self, rows: list[Any]) -> Iterator[Raw]:
-        encoded = wire.encode(rows)
-        if len(encoded) + _FRAME_BYTES <= self.connection.session.link.limit_bytes or len(rows) <= 1:
-            yield Raw(encoded)
-            return
-        half = len(rows) // 2
-        yield from self._parts(rows[:half])
-        yield from self._parts(rows[half:])
+
+def _decoded(connection: Connection, piece: Raw) -> list[tuple[Any, ...]]:
+    factory: Any = connection.text_factory
+    if factory is str:
+        return _rows(piece)
+
+    def made(code: int, data: memoryview) -> Any:
+        assert code == RAW_TEXT
+        return factory(bytes(data))
+
+    return msgspec.msgpack.decode(piece, type=list[tuple[Any, ...]], ext_hook=made)
 
 
 def statements_of(script: str) -> Iterator[str]:

@@ -1,12 +1,12 @@
-"""What the benchmark of the proxy runs in subprocesses."""
+"""What the proxy's part runs in subprocesses."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
-COUNT = "SELECT count(*) FROM data WHERE b > ?"
-ROWS = "SELECT a, b, c FROM data WHERE a > ? LIMIT 20000"
+COUNT: Final = "SELECT count(*) FROM data WHERE b > ?"
+ROWS: Final = "SELECT a, b, c FROM data WHERE a > ? LIMIT 20000"
 
 _connection: sqlite3.Connection | None = None
 

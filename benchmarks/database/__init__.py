@@ -1,0 +1,1 @@
+"""What is promised of databases, measured: `python -m benchmarks.database`."""

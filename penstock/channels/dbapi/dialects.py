@@ -1,0 +1,16 @@
+"""What the dialects over the channel have in common."""
+
+from __future__ import annotations
+
+from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
+
+
+def check_nameless(url: URL) -> None:
+    """Raises `ArgumentError` for a URL that names anything: the channel leads to `database.url`."""
+    if url.database or url.host or url.username or url.query:
+        msg = (
+            f"write {url.drivername}://, without more: the channel leads to the database in database.url, not to "
+            f"{url.set(query={}).render_as_string(hide_password=True)}"
+        )
+        raise ArgumentError(msg)

@@ -1,0 +1,86 @@
+"""What psycopg raised on the loop's side, as its own classes again, and the words for what cannot cross."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any, Final, NoReturn
+
+import psycopg
+from psycopg import errors
+from psycopg.pq import DiagnosticField
+
+from penstock.channels.db.calls import Failed
+from penstock.channels.dbapi.server.session import ServerSession
+
+_BUILTINS: Final = frozenset({"OverflowError", "TypeError", "ValueError", "IndexError"})
+_HANDLE: Final = "it is a handle to a connection of this process, and the connections are the loop's"
+_UNASKED: Final = (
+    "what the server says unasked goes to the loop's connections, which are shared by all workers"
+)
+_COPY: Final = "COPY is a stream of its own between driver and server; use executemany, or psycopg itself"
+_PREPARED: Final = "a prepared transaction outlives the connection that the loop lends for it"
+_MAPS: Final = "values are made into their types on the loop's side; convert them in the handler"
+
+REFUSED: Final = {
+    **dict.fromkeys(("pgconn", "fileno", "wait"), _HANDLE),
+    **dict.fromkeys(
+        (
+            "add_notice_handler",
+            "remove_notice_handler",
+            "add_notify_handler",
+            "remove_notify_handler",
+            "notifies",
+        ),
+        _UNASKED,
+    ),
+    **dict.fromkeys(
+        ("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "tpc_recover", "xid"), _PREPARED
+    ),
+    **dict.fromkeys(
+        ("cancel", "cancel_safe"), "a worker waits for each answer; a handler's timeout ends what runs"
+    ),
+    "adapters": _MAPS,
+    "copy": _COPY,
+    "pipeline": "a statement crosses with its answer; executemany crosses once",
+    "executemany(returning=True)": "it would bring a result a row; insert several rows with one INSERT … RETURNING",
+    "binary": "which format a value has between driver and server is the loop's business",
+    "scroll backwards": "rows that were read are not kept; keep those that you want to see again",
+}
+
+
+class Session(ServerSession):
+    """As psycopg says it."""
+
+    def driver_error(self, failed: Failed) -> Exception:
+        """With `sqlstate` and `diag`."""
+        if failed.name in _BUILTINS:
+            found: type[Exception] = getattr(builtins, failed.name)
+            return found(failed.text)
+        kind: Any = getattr(errors, failed.name, None) or getattr(psycopg, failed.name, None)
+        if not (isinstance(kind, type) and issubclass(kind, psycopg.Error)):
+            kind = psycopg.DatabaseError
+        diagnostics = {
+            DiagnosticField[name.upper()]: None if value is None else value.encode()
+            for name, value in failed.diagnostics.items()
+        }
+        error: psycopg.Error = kind(failed.text, info=diagnostics or None)
+        if failed.sqlstate is not None:
+            error.sqlstate = failed.sqlstate
+        return error
+
+    def operational(self, text: str) -> Exception:
+        """Without an SQLSTATE, which only the server gives."""
+        return psycopg.OperationalError(text)
+
+    def too_large(self, text: str) -> Exception:
+        """The same."""
+        return psycopg.DataError(text)
+
+
+class RefusedError(psycopg.NotSupportedError, AttributeError):
+    """Raised for what cannot cross; an AttributeError too, so that `hasattr` says no."""
+
+
+def refuse(name: str) -> NoReturn:
+    """Raises `NotSupportedError` with the reason."""
+    raise RefusedError(f"{name} does not cross the database channel: {REFUSED[name]}")

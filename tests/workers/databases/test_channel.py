@@ -1,0 +1,250 @@
+"""`database="channel"` on a server: the same handlers, the same results, and every statement through the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+
+from penstock.app.application import App
+from penstock.app.context import Context
+from penstock.app.handlers import DatabaseWay
+from penstock.app.outcomes import Raised
+from penstock.channels.dbapi.link import Link
+from penstock.testing import embedded_service
+from tests.workers import channel_application
+from tests.workers.channel_application import application
+from tests.workers.databases.place import Place, Running, put, running_on, store
+
+
+@pytest.fixture(params=["own", "channel"])
+def way(request: pytest.FixtureRequest) -> DatabaseWay:
+    found: DatabaseWay = request.param
+    return found
+
+
+class Case:
+    """The application's tables on a server."""
+
+    def __init__(self, place: Place, running: Running) -> None:
+        self._place = place
+        self._running = running
+
+    def run(self, queue: str, payload: Any = None) -> Any:
+        self._running.run(payload, queue).raise_for_failure()
+        return self._running.worker._state.found
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        with self._place.outside() as other:
+            return [tuple(row) for row in other.execute(text(statement))]
+
+
+@pytest.fixture
+def case(server_place: Place) -> Iterator[Case]:
+    with running_on(application(server_place.way), server_place.url) as running:
+        made = Case(server_place, running)
+        running.worker._state.found = None
+        made.run("make")
+        yield made
+
+
+@pytest.fixture
+def crossed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods called over the channel."""
+    methods: list[str] = []
+    call = Link.call
+
+    def noted(link: Link, method: str, arguments: object, result: Any) -> Any:
+        methods.append(method)
+        return call(link, method, arguments, result)
+
+    monkeypatch.setattr(Link, "call", noted)
+    return methods
+
+
+def test_orm_and_core_share_a_message_s_transaction(case: Case) -> None:
+    case.run("write", "Ann")
+    with pytest.raises(ValueError, match="not this one"):
+        case.run("write", "bad")
+    case.run("write", "Bob")
+    assert case.rows("SELECT name FROM authors ORDER BY id") == [("Ann!!",), ("Bob!",)]
+    assert case.rows("SELECT count(*) FROM books") == [(6,)]
+
+
+def test_relationships_load_eagerly_and_lazily(case: Case) -> None:
+    case.run("write", "Ann")
+    assert case.run("read") == [("Ann!", ["Ann 0", "Ann 1", "Ann 2"]), "Ann!"]
+
+
+def test_savepoints_undo_what_is_inside_them(case: Case) -> None:
+    assert case.run("savepoint") in ("IntegrityError", "UniqueViolation")
+    assert case.rows("SELECT name FROM authors") == [("outer",)]
+
+
+def test_tables_are_reflected(case: Case) -> None:
+    assert case.run("reflect") == [["author_id", "id", "title"], "authors", ["author_id"]]
+
+
+def test_many_rows_go_there_and_come_back(case: Case) -> None:
+    assert case.run("many", 5000) == sum(range(5000))
+
+
+def test_a_large_result_streams_while_its_transaction_writes(case: Case) -> None:
+    assert case.run("stream", 5000) == 5000
+    assert case.rows("SELECT count(*) FROM authors WHERE name LIKE 'seen %'") == [(50,)]
+
+
+def test_a_handler_commits_and_rolls_back_in_the_middle(case: Case) -> None:
+    case.run("in.the.middle")
+    assert case.rows("SELECT name FROM authors") == [("kept",)]
+
+
+def test_every_statement_of_a_channel_handler_crosses_and_none_of_another(
+    case: Case, crossed: list[str], way: DatabaseWay
+) -> None:
+    case.run("write", "Ann")
+    assert crossed.count("end") == (1 if way == "channel" else 0)
+    assert set(crossed) <= {"run", "end"}
+
+
+def test_isolation_is_that_of_the_setting_and_of_the_handler(server_place: Place) -> None:
+    found: list[int] = []
+    count = text("SELECT count(*) FROM item")
+
+    def usual(payload: int, ctx: Context) -> None:
+        before: int = ctx.connection.execute(count).scalar_one()
+        with server_place.outside() as other:
+            other.execute(text("INSERT INTO item (id, n) VALUES (:id, 0)"), {"id": payload})
+            other.commit()
+        found.append(ctx.connection.execute(count).scalar_one() - before)
+
+    def repeatable(payload: int, ctx: Context) -> None:
+        usual(payload, ctx)
+
+    app = App()
+    app.handler("usual", database=server_place.way)(usual)
+    app.handler("repeatable", database=server_place.way, isolation="REPEATABLE READ")(repeatable)
+    with running_on(app, server_place.url, isolation_level="READ COMMITTED") as running:
+        for number, queue in enumerate(["usual", "repeatable", "usual", "repeatable"]):
+            running.run(number, queue).raise_for_failure()
+    assert found == [1, 0, 1, 0]
+
+
+def test_an_error_that_the_handler_swallows_on_postgresql_commits_nothing_half(
+    postgresql_place: Place, way: DatabaseWay
+) -> None:
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        with pytest.raises(DBAPIError):
+            ctx.connection.execute(text("SELECT * FROM nowhere"))
+
+    place = Place("postgresql", postgresql_place.url, postgresql_place.server, way)
+    with place.worker(handler, store) as worker:
+        outcome = worker.run(1).outcome
+        assert isinstance(outcome, Raised)
+        assert "undid this message's transaction" in str(outcome)
+        assert worker.run(2, "q1").verdict == "acked"
+    assert [number for number, *_ in place.rows()] == [2]
+
+
+def test_a_server_that_has_no_connection_left_brings_the_message_back_uncharged(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("the worker's own connection is its own")
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        engine = create_engine(f"{make_url(server_place.url).get_backend_name()}+penstock://")
+        # The one that there is belongs to this message's transaction.
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    with server_place.worker(handler, server_connections=1, wait_s=0.05) as worker:
+        outcome = worker.run(1).outcome
+        assert isinstance(outcome, Raised)
+        assert "wait_s" in str(outcome)
+        assert not outcome.charged
+    assert server_place.rows() == []
+
+
+def test_a_limit_of_the_workers_connections_is_none_of_the_channel_s(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("it is for the worker's own connection")
+    with server_place.worker(store, max_connections=1) as worker:
+        worker.run(1).raise_for_failure()
+    assert [number for number, *_ in server_place.rows()] == [1]
+
+
+def test_an_idle_transaction_fails_its_message_and_keeps_nothing(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("nobody waits for the worker's own connection")
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        time.sleep(0.5)
+        put(ctx, payload + 1)
+
+    with server_place.worker(handler, store, transaction_idle_s=0.05) as worker:
+        outcome = worker.run(1).outcome
+        assert isinstance(outcome, Raised)
+        assert "transaction_idle_s" in str(outcome)
+        assert worker.run(5, "q1").verdict == "acked"
+    assert [number for number, *_ in server_place.rows()] == [5]
+
+
+def test_what_a_handler_changes_on_the_connection_costs_the_next_one_nothing(server_place: Place) -> None:
+    def spoil(_: int, ctx: Context) -> None:
+        ctx.connection.execution_options(isolation_level="AUTOCOMMIT")
+        ctx.connection.execute(text("SELECT 1"))
+
+    def look(payload: int, ctx: Context) -> None:
+        put(ctx, payload)
+        raise ValueError("undone")
+
+    with server_place.worker(spoil, look) as worker:
+        assert worker.run(1).verdict == "acked"
+        assert isinstance(worker.run(1, "q1").outcome, Raised)
+    assert server_place.rows() == []
+
+
+def test_an_engine_of_one_s_own_is_made_anywhere_and_connects_in_handlers(server_place: Place) -> None:
+    name = make_url(server_place.url).get_backend_name()
+    engine = create_engine(f"{name}+penstock://")
+    with pytest.raises(DBAPIError, match="no database channel in this process"):
+        engine.connect()
+    with pytest.raises(
+        ArgumentError, match=r"without more: the channel leads to the database in database\.url"
+    ):
+        create_engine(f"{name}+penstock://u:secret@h/d").connect()
+
+    def handler(payload: int, ctx: Context) -> None:
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO item (id, n) VALUES (:id, 0)"), {"id": payload})
+        with engine.connect() as connection, pytest.raises(IntegrityError):
+            connection.execute(text("INSERT INTO item (id, n) VALUES (:id, 0)"), {"id": payload})
+        ctx.state.found = payload
+        engine.dispose()
+
+    with server_place.worker(handler) as worker:
+        worker.run(7).raise_for_failure()
+    assert [number for number, *_ in server_place.rows()] == [7]
+
+
+async def test_worker_processes_go_through_the_loop_which_says_goodbye(server_place: Place) -> None:
+    if server_place.way == "own":
+        pytest.skip("the worker's own connection is its own")
+    with server_place.outside() as other:
+        channel_application.Model.metadata.create_all(other)
+        other.exec_driver_sql("INSERT INTO authors (id, name) VALUES (1, '0')")
+        other.commit()
+    address = f"{channel_application.__name__}:app"
+    async with embedded_service(address, database=server_place.url, processes=3) as service:
+        for _ in range(40):
+            await service.client.publish("add.one", None)
+        await service.wait_for(acked=40)
+    with server_place.outside() as other:
+        assert other.exec_driver_sql("SELECT name FROM authors").scalar_one() == "40"
+    assert server_place.connections_once(0) == []
