@@ -135,7 +135,7 @@ class DatabaseScene:
             while not await asyncio.to_thread(holds):
                 assert self.service.returncode is None, self.service.lines[-20:]
                 dead = [line for line in self.service.lines if line["event"] == "message dead lettered"]
-                assert dead == []
+                assert dead == [], dead[0]
                 await asyncio.sleep(_LOOK_S)
 
     async def connections(self, count: int) -> list[int]:

@@ -18,15 +18,10 @@ COUNT = 90
 IDLE_S = {"mariadb": 3, "postgresql": 1}
 #: The others are long.
 EVERYDAY = {("own", "mariadb"), ("own", "postgresql"), ("session", "postgresql")}
-#: A connection that MariaDB cut while it was idle is met with an error that is charged.
-OPEN = pytest.mark.xfail(
-    strict=False, reason="the loop's pool asks a socket that is closed whether it has heard something"
-)
 
 
 def marks_of(way: str, server: str) -> list[pytest.MarkDecorator]:
-    long = [] if (way, server) in EVERYDAY else [pytest.mark.long]
-    return [*long, OPEN] if way in {"channel", "db"} and server == "mariadb" else long
+    return [] if (way, server) in EVERYDAY else [pytest.mark.long]
 
 
 BOTH = [

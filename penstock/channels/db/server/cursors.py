@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Ran, Run
 from penstock.channels.db.server.driver import Driver, Mode
-from penstock.channels.db.server.faults import DriverFailure, failed
+from penstock.channels.db.server.faults import DriverFailure, failed, translated
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Left, Runner, Statement
@@ -99,15 +98,21 @@ class ServerCursors:
             return self._failed(failure, None if transaction is None else transaction.number)
 
     async def drop(self, numbers: list[int], caller: Caller) -> None:
-        """Close cursors; harmless for those that are closed."""
+        """Close cursors; harmless for those that are closed.
+
+        Raises `DatabaseError` when a statement outside a transaction fails with the rows that nobody wanted.
+        """
         for number in numbers:
             held = self._held.get(number)
             if held is None or held.caller is not caller or held.is_busy:
                 continue
             del self._held[number]
-            with suppress(DatabaseError, DriverFailure):
-                # The next statement hears of it.
+            try:
                 await self._works.run(caller, partial(self._dropped, held))
+            except (DatabaseError, DriverFailure) as failure:
+                if held.left.transaction is None:
+                    raise translated(failure, "the statement of a result that was closed") from None
+                # The next statement hears of it.
 
     async def end(self, asked: End, caller: Caller) -> Failed | None:
         """Commit or roll back; harmless when a rollback finds it ended."""

@@ -6,7 +6,7 @@ import select
 from contextlib import suppress
 from typing import Any, Final
 
-from aiomysql import SSCursor  # type: ignore[import-untyped]
+from aiomysql import Cursor  # type: ignore[import-untyped]
 from pymysql import err
 from pymysql.constants import FIELD_TYPE, SERVER_STATUS
 from pymysql.protocol import EOFPacketWrapper, MysqlPacket, OKPacketWrapper
@@ -81,7 +81,7 @@ class MySQLDriver:
     def has_heard(self, raw: Any) -> bool:
         """Bytes that nobody asked for, or the end of the stream: those read already, and those on the socket."""
         reader = raw._reader  # noqa: SLF001 - the driver has no word for it
-        if reader.eof_received or reader._buffer:  # noqa: SLF001
+        if raw.has_hung_up() or reader.eof_received or reader._buffer:  # noqa: SLF001
             return True
         poll = select.poll()
         poll.register(raw._writer.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001
@@ -132,7 +132,8 @@ class MySQLDriver:
         """As the driver's, with shorter statements: building them must not hold up the loop."""
         if is_whole:
             await raw.query("SAVEPOINT penstock_many")
-        cursor = SSCursor(raw)
+        # Buffered: the other one counts the rows that a statement gives as 2**64 - 1, and leaves them on the wire.
+        cursor = Cursor(raw)
         cursor.max_stmt_length = _STATEMENT_BYTES
         try:
             await cursor.executemany(statement, parameters)

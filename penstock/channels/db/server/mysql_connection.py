@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiomysql  # type: ignore[import-untyped]
-from pymysql.constants import CLIENT
+from pymysql import err
+from pymysql.constants import CLIENT, CR
 from pymysql.converters import escape_item
 from sqlalchemy import URL
 
@@ -39,6 +40,16 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
         """As the driver's."""
         await super().rollback()
         self.is_dirty = False
+
+    def has_hung_up(self) -> bool:
+        """True when the loop has closed the socket, having seen its end; the driver does not notice that."""
+        return self._writer is None or self._writer.is_closing()
+
+    def _write_bytes(self, data: Any) -> Any:
+        if self.has_hung_up():
+            # What the event loop raises is its own, and different from loop to loop.
+            raise err.OperationalError(CR.CR_SERVER_GONE_ERROR, "MySQL server has gone away")
+        return super()._write_bytes(data)
 
     def escape(self, obj: Any) -> Any:
         """The value as it stands in a statement."""

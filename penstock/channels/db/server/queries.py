@@ -89,7 +89,8 @@ class ServerQueries:
         if is_many and not has_names:
             msg = "a list of parameters for a statement that has no :name; nothing was run"
             raise DatabaseError(msg, "ProgrammingError")
-        return Statement(text, given if has_names else None, is_many, is_whole=True, keeps=keeps)
+        parameters = given if has_names else None
+        return Statement(text, parameters, is_many, is_whole=True, keeps=keeps, may_cut=keeps)
 
     async def _wanted(self, opened: OpenResult, want: Want) -> int | Rows:
         if want == "execute":
