@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import DatabaseError
-from tests.channels.db.server_case import SERIES, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import Case
 from tests.channels.db.server_cursors import Worker
 
 COUNT = 3000
