@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from pymysql.converters import escape_item
 from sqlalchemy import URL
 
 from penstock.channels.db.server.driver import CONNECT_S
+from penstock.channels.db.server.patience import opened
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc]
@@ -61,11 +61,13 @@ def creator(url: URL) -> Callable[[], Awaitable[Any]]:
     """What opens a connection that commits each statement by itself."""
     arguments, options = url.get_dialect()().create_connect_args(url)
 
-    async def connect() -> Any:
+    async def open_one() -> Connection:
         connection = Connection(*arguments, **{**options, "autocommit": True})
-        # The driver bounds the TCP connection at most, and not the greeting.
-        async with asyncio.timeout(CONNECT_S):
-            await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
+        await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
         return connection
+
+    async def connect() -> Any:
+        # The driver bounds the TCP connection at most, and not the greeting.
+        return await opened(CONNECT_S, open_one(), Connection.close)
 
     return connect
