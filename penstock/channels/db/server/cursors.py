@@ -124,10 +124,11 @@ class ServerCursors:
 
     async def finish(self, number: int, caller: Caller, *, is_commit: bool) -> None:
         """As `end`; what goes wrong is raised."""
-        if not is_commit and not self._transactions.is_open(number):
-            self._transactions.over(number, caller)
-            return
-        await self._works.run(caller, partial(self._finished, number, is_commit))
+        try:
+            if is_commit or self._transactions.is_open(number):
+                await self._works.run(caller, partial(self._finished, number, is_commit))
+        finally:
+            self._transactions.forget_over(number)
 
     def forget(self, caller: Caller | None = None) -> None:
         """The caller is gone, or its message over: nothing of it stays open; None for all."""
