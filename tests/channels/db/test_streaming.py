@@ -238,6 +238,14 @@ async def test_an_async_loop_that_is_left_early_leaves_nothing_open(each: Case, 
     assert await local_to(each.services[-1]).fetch_one("SELECT 1 AS one") == {"one": 1}
 
 
+async def test_an_async_loop_that_is_left_stands_in_the_way_of_nothing(each: Case) -> None:
+    db = await each.local(metadata)
+    async with db.transaction() as tx:
+        async for _ in tx.stream(SERIES[each.kind].format(20_000)):
+            break
+        assert await tx.fetch_one("SELECT 1 AS one") == {"one": 1}
+
+
 async def test_a_message_s_end_ends_what_it_reads(each: Case) -> None:
     db = await each.stub(metadata)
 
