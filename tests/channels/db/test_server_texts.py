@@ -107,6 +107,9 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT GET_LOCK('a', 1)", True),
         ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", True),
         ("INSERT INTO t VALUES ('SET')", False),
+        ("SET LOCAL lock_timeout = 5; SELECT 1", False),
+        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", True),
+        ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
     ],
 )
 def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
@@ -114,13 +117,38 @@ def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["BEGIN", "USE other", "-- why\nSET x = 1", "create temp table t (id int)"]
+    "statement",
+    [
+        "BEGIN",
+        "USE other",
+        "-- why\nSET x = 1",
+        "create temp table t (id int)",
+        "SELECT ';'; SET x = 1",
+        "SELECT 1; PREPARE p AS SELECT 1",
+    ],
 )
 def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
         check(statement, in_transaction=False)
 
 
-@pytest.mark.parametrize("statement", ["SET GLOBAL max_connections = 5", "SETTLE", "UPDATE t SET a = 1"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET GLOBAL max_connections = 5",
+        "SETTLE",
+        "UPDATE t SET a = 1",
+        "SELECT ';SET a = 1';",
+        "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
+    ],
+)
 def test_what_is_for_all_is_not(statement: str) -> None:
     assert not check(statement, in_transaction=False).is_for_the_next
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1; LISTEN x", "SELECT 1;/**/DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
+)
+def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
+    with pytest.raises(DatabaseError, match="does not cross"):
+        check(statement, in_transaction=True)
