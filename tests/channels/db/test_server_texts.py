@@ -48,6 +48,16 @@ def test_each_has_quotes_of_its_own() -> None:
     )
 
 
+def test_postgresql_casts_a_parameter_and_nests_comments() -> None:
+    for written, meant in (
+        ("SELECT :a::int, x::int", "SELECT %(a)s::int, x::int"),
+        ("SELECT /* a /* :x */ :y */ :a", "SELECT /* a /* :x */ :y */ %(a)s"),
+        ("SELECT /**/ /***/ /*/ :x */ :a /* * / :y */", "SELECT /**/ /***/ /*/ :x */ %(a)s /* * / :y */"),
+        ("SELECT b[1:2], :a:: text", "SELECT b[1:2], %(a)s:: text"),
+    ):
+        assert compiled(written, {"a"}, "postgresql") == (meant, True)
+
+
 def test_a_name_without_a_value_is_told() -> None:
     with pytest.raises(DatabaseError, match="no value is given for :b, :c;"):
         compiled("SELECT :a, :c, :b", {"a": 1}, "mysql")

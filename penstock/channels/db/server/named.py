@@ -9,6 +9,17 @@ from typing import Final
 
 from penstock.errors import DatabaseError
 
+_NESTED: Final = 8
+
+
+def _comment() -> str:
+    """PostgreSQL's comments hold comments; an expression has to know how many deep."""
+    pattern = ""
+    for _ in range(_NESTED):
+        pattern = rf"/\*(?:[^*/]++|\*(?!/)|/(?!\*){pattern and '|' + pattern})*+\*/"
+    return pattern
+
+
 _TOKENS: Final = {
     # What stands in quotes, in comments or between dollars is text. MySQL's backslash escapes a quote, PostgreSQL's does not.
     "mysql": re.compile(
@@ -17,9 +28,10 @@ _TOKENS: Final = {
         re.DOTALL,
     ),
     "postgresql": re.compile(
-        r"(?P<text>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|/\*.*?\*/"
-        r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$)"
-        r"|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:)|%",
+        r"(?P<text>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|"
+        + _comment()
+        + r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$)"
+        r"|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:(?!:))|%",
         re.DOTALL,
     ),
 }
