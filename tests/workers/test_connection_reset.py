@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,3 +363,10 @@ def test_a_statement_that_outlives_a_rollback_is_known_by_its_words(statement: s
 )
 def test_an_ordinary_statement_is_not_suspected(statement: str) -> None:
     assert left_by(statement) is None
+
+
+@pytest.mark.parametrize("unclosed", ["/* ", "$a$ $b$ ", r"\' "])
+def test_a_text_that_never_closes_what_it_opens_is_told_soon(unclosed: str) -> None:
+    began_s = time.process_time()
+    left_by("SELECT " + unclosed * 20_000)
+    assert time.process_time() - began_s < 2

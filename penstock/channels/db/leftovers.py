@@ -32,8 +32,10 @@ _CHOSEN_ID: Final = re.compile(r"\bLAST_INSERT_ID(?=\s*\(\s*[^)\s])", re.IGNOREC
 _MARKS: Final = re.compile(r"['\"`;$]|--|/\*|\#")
 _OTHER_MARKS: Final = (
     r"|(?P<quoted>`[^`]*+`)|(?P<comment>--[^\n]*+|^\s*+\#(?![>-])[^\n]*+|/\*(?!M?!).*?\*/)"
-    r"|(?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$|(?P<odd>['\"`]|\\(?!N))"
+    r"|(?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$|(?P<odd>['\"`]|\\(?!N)|/\*(?!M?!))"
 )
+#: Where a statement may begin, or be interrupted.
+_JOINTS: Final = re.compile(r";|--|/\*|\#")
 #: Two ways to read quotes; the second when a text makes no sense in the first.
 _READINGS: Final = tuple(
     re.compile(literals + _OTHER_MARKS, re.DOTALL | re.MULTILINE)
@@ -47,6 +49,9 @@ _NAME: Final = re.compile(r".\w+.")
 
 def left_by(statement: str) -> str | None:
     """The words that give a text away, or None for one whose statements a rollback undoes."""
+    if _JOINTS.search(statement) is None and left_by_part(statement) is None:
+        # A million literals need not be told from the rest.
+        return None
     return next((words for part in parts(statement) if (words := left_by_part(part)) is not None), None)
 
 
@@ -67,19 +72,24 @@ def parts(statement: str) -> list[str]:
     return [part for part in bare.split(";") if part and not part.isspace()]
 
 
+class _OddError(Exception):
+    """A quote or a comment that does not close."""
+
+
 def _bare(statement: str, reading: re.Pattern[str]) -> str | None:
-    """None for a text whose quotes do not close."""
-    is_odd = False
+    """None for a text that makes no sense in this reading."""
+    # By an exception, because going on behind the first of them could take a large text's length squared.
+    try:
+        return reading.sub(_replaced, statement)
+    except _OddError:
+        return None
 
-    def replaced(found: re.Match[str]) -> str:
-        nonlocal is_odd
-        if found["odd"]:
-            is_odd = True
-        if found["comment"]:
-            return " "
-        name = found["double"] or found["quoted"]
-        # A schema may be written in quotes, too.
-        return name if name and _NAME.fullmatch(name) else "''"
 
-    bare = reading.sub(replaced, statement)
-    return None if is_odd else bare
+def _replaced(found: re.Match[str]) -> str:
+    if found["odd"]:
+        raise _OddError
+    if found["comment"]:
+        return " "
+    name = found["double"] or found["quoted"]
+    # A schema may be written in quotes, too.
+    return name if name and _NAME.fullmatch(name) else "''"
