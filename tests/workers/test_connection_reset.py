@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,23 @@ def test_the_memory_of_open_results_is_bounded(worker: Worker) -> None:
         ("SELECT 1 INTO @a", "INTO @"),
         ("SELECT GET_LOCK('x', 1)", "GET_LOCK"),
         ("/*!40101 SET NAMES utf8 */", "/*!"),
+        ("/*M! SET NAMES utf8 */", "/*M!"),
+        ("SET/**/ a = 1", "SET"),
+        ("CREATE /* my */ TEMP TABLE t (a INT)", "CREATE TEMP"),
+        ("SELECT pg_try_advisory_lock_shared(1)", "PG_TRY_ADVISORY_LOCK_SHARED"),
+        ('CREATE TABLE "pg_temp".t (a INT)', "PG_TEMP"),
+        ("EXPLAIN (ANALYZE) CREATE TEMP TABLE t AS SELECT 1", "CREATE TEMP"),
+        ("SELECT ';'; SET work_mem = '8MB'", "SET"),
+        (r"SELECT 'C:\'; SET work_mem = '8MB'", "SET"),
+        (r"SELECT 'it\'s', ';'; SET a = 1", "SET"),
+        ("SELECT '{}'::jsonb #> '{a}'; LISTEN x", "LISTEN"),
+        ("SELECT 1; -- why\n DECLARE c CURSOR WITH HOLD FOR SELECT 1", "DECLARE"),
+        ("EXECUTE IMMEDIATE 'SET SESSION a = 1'", "EXECUTE"),
+        ("BEGIN NOT ATOMIC SET SESSION a = 1; END", "BEGIN NOT"),
+        ("IF 1 THEN SET SESSION a = 1; END IF", "IF"),
+        ("GET DIAGNOSTICS @n = NUMBER", "GET DIAGNOSTICS"),
+        ("SELECT LAST_INSERT_ID( 77 )", "LAST_INSERT_ID"),
+        ("DEALLOCATE ALL", "DEALLOCATE"),
     ],
 )
 def test_a_statement_that_outlives_a_rollback_is_known_by_its_words(statement: str, words: str) -> None:
@@ -324,7 +342,31 @@ def test_a_statement_that_outlives_a_rollback_is_known_by_its_words(statement: s
         "DELETE FROM locks",
         "SAVEPOINT sa_savepoint_1",
         "SELECT 1 /* SET by hand */",
+        "SELECT 1;",
+        "SELECT 1; \n-- SET\n;",
+        "SELECT 1; SELECT 2",
+        "INSERT INTO t VALUES ('a; SET b = 1')",
+        "INSERT INTO t VALUES ('a := b', 'GET_LOCK')",
+        r"INSERT INTO t VALUES ('it\'s; SET b = 1', 'C:\\')",
+        r"INSERT INTO t VALUES ('C:\', '; SET b = 1')",
+        'SELECT "a; SET b" FROM t',
+        "SELECT `a; SET b` FROM t",
+        "SELECT $x$ '; SET b $x$, $$; SET c$$",
+        "# it's\nSELECT 1 -- it's\n",
+        "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(2)",
+        "SELECT LAST_INSERT_ID()",
+        "INSERT INTO t (n) VALUES (1) ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id)",
+        "UPDATE counters SET n = LAST_INSERT_ID(n + 1)",
+        "EXPLAIN ANALYZE SELECT 1",
+        "BEGIN",
     ],
 )
 def test_an_ordinary_statement_is_not_suspected(statement: str) -> None:
     assert left_by(statement) is None
+
+
+@pytest.mark.parametrize("unclosed", ["/* ", "$a$ $b$ ", r"\' "])
+def test_a_text_that_never_closes_what_it_opens_is_told_soon(unclosed: str) -> None:
+    began_s = time.process_time()
+    left_by("SELECT " + unclosed * 20_000)
+    assert time.process_time() - began_s < 2

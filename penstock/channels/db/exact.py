@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -76,8 +76,18 @@ def _integer(value: int, _which: str) -> Any:
 
 
 def _crossing_datetime(value: dt.datetime, _which: str) -> Ext:
-    zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else ""
-    return Ext(_DATETIME, f"{value.isoformat()}|{zone}".encode())
+    zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
+    return Ext(_DATETIME, f"{value.isoformat()}|{zone or ''}".encode())
+
+
+def _crossing_time(value: dt.time, which: str) -> Ext:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        msg = (
+            f"{which} is a time of day in {value.tzinfo}, whose offset depends on the day: give it a fixed one "
+            "(datetime.timezone), or a datetime; nothing was run"
+        )
+        raise DatabaseError(msg, "DataError")
+    return Ext(_TIME, value.isoformat().encode())
 
 
 def _items(code: int) -> Callable[[Any, str], Ext]:
@@ -154,7 +164,20 @@ def _address(data: bytes) -> Any:
 def _datetime(data: bytes) -> dt.datetime:
     text, _, zone = data.decode().partition("|")
     found = dt.datetime.fromisoformat(text)
-    return found.astimezone(ZoneInfo(zone)) if zone else found
+    return _placed(found, zone) if zone else found
+
+
+def _placed(moment: dt.datetime, zone: str) -> dt.datetime:
+    # Not by astimezone(): on its way it leaves the calendar near its ends.
+    try:
+        there = moment.replace(tzinfo=ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, ValueError):
+        # Read from somebody's own file; the offset says the same moment.
+        return moment
+    offsets = (there.utcoffset(), there.replace(fold=1).utcoffset())
+    if moment.utcoffset() not in offsets:
+        return moment
+    return there.replace(fold=offsets.index(moment.utcoffset()))
 
 
 def _duration(data: bytes) -> dt.timedelta:
@@ -185,7 +208,7 @@ _KNOWN: Final[dict[type, Callable[[Any, str], Any]]] = {
     Decimal: lambda value, _: Ext(_DECIMAL, str(value).encode()),
     dt.datetime: _crossing_datetime,
     dt.date: lambda value, _: Ext(_DATE, value.isoformat().encode()),
-    dt.time: lambda value, _: Ext(_TIME, value.isoformat().encode()),
+    dt.time: _crossing_time,
     dt.timedelta: lambda value, _: Ext(
         _DURATION, f"{value.days} {value.seconds} {value.microseconds}".encode()
     ),

@@ -1,7 +1,8 @@
 """Which statements leave something on a connection that a rollback does not take away.
 
 For databases whose driver cannot tell; SQLite's can. A false alarm costs a new connection, a miss costs the
-next message its defaults, so the doubtful ones (CALL, executable comments) are on the list.
+next message its defaults, so the doubtful ones (CALL, executable comments) are on the list. What a function
+or a procedure sets from within is not in the text.
 """
 
 from __future__ import annotations
@@ -9,23 +10,86 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: What may stand in front of a statement.
-COMMENTS: Final = r"(?:\s|\(|--[^\n]*\n|\#[^\n]*\n|/\*[^!](?:.|\n)*?\*/)*"
+#: What may stand in front of a statement, comments taken out.
+IN_FRONT: Final = r"[\s(]*+"
+_TEMPORARY: Final = r"CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?"
 _FIRST_WORDS: Final = re.compile(
-    COMMENTS
-    + r"(?P<words>SET|USE|CALL|DO|LOCK|FLUSH|PREPARE|HANDLER|XA|DECLARE|LISTEN|LOAD|DISCARD|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?)\b",
+    IN_FRONT
+    + r"(?P<words>SET|RESET|USE|CALL|DO|LOCK|FLUSH|BACKUP|PREPARE|EXECUTE|DEALLOCATE|HANDLER|XA|DECLARE|LISTEN|LOAD|DISCARD"
+    # MariaDB runs a block as it stands, and what it sets is the session's.
+    r"|BEGIN\s+NOT|IF|CASE|LOOP|WHILE|REPEAT|FOR|GET(?:\s+(?:CURRENT|STACKED))?\s+DIAGNOSTICS)\b",
     re.IGNORECASE,
 )
 _ANYWHERE: Final = re.compile(
-    r":=|/\*!|\bINTO\s+(?:@|TEMP(?:ORARY)?\b)|\b(?:GET_LOCK|set_config|pg_(?:try_)?advisory_lock)\b",
+    rf":=|/\*M?!|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
+    r"|\b(?:GET_LOCK|set_config|setseed|pg_(?:try_)?advisory_lock(?:_shared)?|pg_temp(?:_\d+)?)\b",
     re.IGNORECASE,
 )
+#: `LAST_INSERT_ID(n)` is not looked for in these, where it is the usual way to learn an id, and no more than each INSERT leaves.
+_WRITES: Final = re.compile(IN_FRONT + r"(?:INSERT|REPLACE|UPDATE)\b", re.IGNORECASE)
+_CHOSEN_ID: Final = re.compile(r"\bLAST_INSERT_ID(?=\s*\(\s*[^)\s])", re.IGNORECASE)
+#: Without one of these a text is read as it stands.
+_MARKS: Final = re.compile(r"['\"`;$]|--|/\*|\#")
+_OTHER_MARKS: Final = (
+    r"|(?P<quoted>`[^`]*+`)|(?P<comment>--[^\n]*+|^\s*+\#(?![>-])[^\n]*+|/\*(?!M?!).*?\*/)"
+    r"|(?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$|(?P<odd>['\"`]|\\(?!N)|/\*(?!M?!))"
+)
+#: Where a statement may begin, or be interrupted.
+_JOINTS: Final = re.compile(r";|--|/\*|\#")
+#: Two ways to read quotes; the second when a text makes no sense in the first.
+_READINGS: Final = tuple(
+    re.compile(literals + _OTHER_MARKS, re.DOTALL | re.MULTILINE)
+    for literals in (
+        r"'(?:[^'\\]++|\\.|'')*+'|(?P<double>\"(?:[^\"\\]++|\\.|\"\")*+\")",
+        r"\b[eE]'(?:[^'\\]++|\\.|'')*+'|'(?:[^']++|'')*+'|(?P<double>\"(?:[^\"]++|\"\")*+\")",
+    )
+)
+_NAME: Final = re.compile(r".\w+.")
 
 
 def left_by(statement: str) -> str | None:
-    """The words that give a statement away, or None for one that a rollback undoes."""
-    first = _FIRST_WORDS.match(statement)
+    """The words that give a text away, or None for one whose statements a rollback undoes."""
+    if _JOINTS.search(statement) is None and left_by_part(statement) is None:
+        # A million literals need not be told from the rest.
+        return None
+    return next((words for part in parts(statement) if (words := left_by_part(part)) is not None), None)
+
+
+def left_by_part(part: str) -> str | None:
+    """As `left_by`, for one of `parts`."""
+    first = _FIRST_WORDS.match(part)
     if first is not None:
         return " ".join(first["words"].upper().split())
-    anywhere = _ANYWHERE.search(statement)
-    return anywhere[0] if anywhere is not None else None
+    anywhere = _ANYWHERE.search(part) or (None if _WRITES.match(part) else _CHOSEN_ID.search(part))
+    return None if anywhere is None else " ".join(anywhere[0].upper().split())
+
+
+def parts(statement: str) -> list[str]:
+    """The statements of a text, without comments, and with what stands in quotes left out; none of them is empty."""
+    if _MARKS.search(statement) is None:
+        return [statement]
+    bare = next((bare for reading in _READINGS if (bare := _bare(statement, reading)) is not None), statement)
+    return [part for part in bare.split(";") if part and not part.isspace()]
+
+
+class _OddError(Exception):
+    """A quote or a comment that does not close."""
+
+
+def _bare(statement: str, reading: re.Pattern[str]) -> str | None:
+    """None for a text that makes no sense in this reading."""
+    # By an exception, because going on behind the first of them could take a large text's length squared.
+    try:
+        return reading.sub(_replaced, statement)
+    except _OddError:
+        return None
+
+
+def _replaced(found: re.Match[str]) -> str:
+    if found["odd"]:
+        raise _OddError
+    if found["comment"]:
+        return " "
+    name = found["double"] or found["quoted"]
+    # A schema may be written in quotes, too.
+    return name if name and _NAME.fullmatch(name) else "''"

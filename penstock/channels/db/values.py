@@ -56,7 +56,10 @@ def stored(value: Any, which: str) -> Stored:  # noqa: C901, PLR0911 - one line 
     if isinstance(value, int):
         if _SMALLEST <= value <= _LARGEST:
             return int(value)
-        msg = f"parameter {which} is an integer of {value.bit_length()} bits, SQLite stores 64; pass it as text; nothing was run"
+        msg = (
+            f"parameter {which} is an integer of {value.bit_length()} bits, SQLite stores those from -2**63 to 2**63-1; "
+            "pass it as text; nothing was run"
+        )
         raise DatabaseError(msg, "OverflowError")
     if isinstance(value, str):
         return check_writable(value, which)

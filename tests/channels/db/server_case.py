@@ -19,6 +19,47 @@ SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 
+#: What leaves something, what asks for it, and how that is before; by database.
+LEFT: dict[str, list[tuple[str, str, object]]] = {
+    "mariadb": [
+        ("EXECUTE IMMEDIATE 'SET SESSION lock_wait_timeout = 77'", "SELECT @@lock_wait_timeout = 77", 0),
+        ("BEGIN NOT ATOMIC SET SESSION lock_wait_timeout = 77; END", "SELECT @@lock_wait_timeout = 77", 0),
+        ("IF 1 THEN SET SESSION lock_wait_timeout = 77; END IF", "SELECT @@lock_wait_timeout = 77", 0),
+        ("/*M! SET SESSION lock_wait_timeout = 77 */", "SELECT @@lock_wait_timeout = 77", 0),
+        ("GET DIAGNOSTICS @n = NUMBER", "SELECT @n IS NOT NULL", 0),
+        ("SELECT LAST_INSERT_ID(77)", "SELECT LAST_INSERT_ID()", 0),
+    ],
+    "postgresql": [
+        *(
+            (statement, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 0)
+            for statement in (
+                "SELECT pg_advisory_lock_shared(4711)",
+                "SELECT pg_try_advisory_lock_shared(4711)",
+                "EXPLAIN ANALYZE SELECT pg_advisory_lock(4711)",
+            )
+        ),
+        ("SELECT 1; SET work_mem = '8MB'", "SELECT current_setting('work_mem')", "4MB"),
+        (
+            "SELECT 1; PREPARE mine AS SELECT 1",
+            "SELECT count(*) FROM pg_prepared_statements WHERE from_sql",
+            0,
+        ),
+        *(
+            (statement, "SELECT count(*) FROM pg_class WHERE relname = 'mine'", 0)
+            for statement in (
+                "SELECT 1; CREATE TEMP TABLE mine (id INTEGER)",
+                "CREATE TABLE pg_temp.mine (id INTEGER)",
+                "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
+            )
+        ),
+        (
+            "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS $$SELECT 1; SELECT 2$$",
+            "SELECT count(*) FROM pg_proc WHERE proname = 'mine'",
+            0,
+        ),
+    ],
+}
+
 
 class Case:
     """One server, an empty database on it, and services of a test's choice."""

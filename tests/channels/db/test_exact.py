@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import importlib.resources
 import ipaddress
 from decimal import Decimal
 from typing import Any
@@ -39,8 +40,12 @@ def carried(value: Any) -> Any:
         Decimal("1.20"),
         dt.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")),
         dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC),
+        dt.datetime(1, 1, 1, tzinfo=ZoneInfo("Europe/Berlin")),
+        dt.datetime(9999, 12, 31, 23, tzinfo=ZoneInfo("America/New_York")),
         dt.date(2026, 7, 1),
         dt.time(1, 2, 3, 4),
+        dt.time(1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        dt.time(1, 2, tzinfo=ZoneInfo("Etc/GMT-2")),
         dt.timedelta(days=-1, microseconds=3),
         UUID(int=5),
         [1, [Decimal(2), None]],
@@ -63,6 +68,28 @@ def test_a_value_arrives_as_it_was(value: Any) -> None:
     found = carried(value)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_an_hour_that_comes_twice_arrives_as_the_one_it_was() -> None:
+    for fold in (0, 1):
+        moment = dt.datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=fold)
+        found = carried(moment)
+        assert (found.utcoffset(), found.tzinfo, found.fold) == (moment.utcoffset(), moment.tzinfo, fold)
+
+
+@pytest.mark.parametrize("key", [None, "Our/Office", "America/New_York"])
+def test_a_zone_from_a_file_arrives_as_its_offset(key: str | None) -> None:
+    source = importlib.resources.files("tzdata") / "zoneinfo/Europe/Berlin"
+    with source.open("rb") as file:
+        moment = dt.datetime(2026, 7, 1, 12, tzinfo=ZoneInfo.from_file(file, key=key))
+    found = carried(moment)
+    assert (found, found.utcoffset()) == (moment, moment.utcoffset())
+
+
+def test_a_time_of_day_whose_offset_depends_on_the_day_is_refused() -> None:
+    with pytest.raises(DatabaseError, match="it is a time of day in Europe/Berlin") as raised:
+        crossing(dt.time(1, 2, tzinfo=ZoneInfo("Europe/Berlin")), "it")
+    assert raised.value.kind == "DataError"
 
 
 def test_wrappers_arrive_with_their_text() -> None:

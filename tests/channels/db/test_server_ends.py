@@ -19,7 +19,7 @@ from penstock.channels.db.service import DatabaseService
 from penstock.errors import DatabaseBusy, DatabaseError
 from tests.channels.conftest import Workshop, local, until
 from tests.channels.db.series import SERIES
-from tests.channels.db.server_case import KINDS, SLEEP, SLOWLY_S, Case
+from tests.channels.db.server_case import KINDS, LEFT, SLEEP, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 from tests.servers import Server
 
@@ -175,6 +175,26 @@ async def test_what_a_transaction_sets_on_its_connection_nobody_else_finds(case:
     refused = await worker.fail(setting)
     assert refused.name == "NotSupportedError"
     assert "inside the transaction" in refused.text
+
+
+async def test_what_is_less_plain_to_see_nobody_else_finds_either(case: Case) -> None:
+    service = await service_with_table(case, server_connections=1)
+    worker = Worker(service)
+    for statement, asking, usual in LEFT[case.kind]:
+        ran = await worker.run(statement, begins=True)
+        assert await worker.end(ran) is None
+        assert (statement, await worker.rows(asking)) == (statement, [[usual]])
+
+
+async def test_an_ordinary_statement_does_not_cost_the_connection(case: Case) -> None:
+    service = await service_with_table(case, server_connections=1)
+    worker = Worker(service)
+    who = {"mariadb": "SELECT CONNECTION_ID()", "postgresql": "SELECT pg_backend_pid()"}[case.kind]
+    before = await worker.rows(who)
+    for statement in ("SELECT 1;", "INSERT INTO t VALUES (1, 'a; SET b := 1')", "SELECT 2 -- it's; SET"):
+        ran = await worker.run(statement, begins=True)
+        assert await worker.end(ran) is None
+    assert await worker.rows(who) == before
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,16 @@ def test_each_has_quotes_of_its_own() -> None:
     )
 
 
+def test_postgresql_casts_a_parameter_and_nests_comments() -> None:
+    for written, meant in (
+        ("SELECT :a::int, x::int", "SELECT %(a)s::int, x::int"),
+        ("SELECT /* a /* :x */ :y */ :a", "SELECT /* a /* :x */ :y */ %(a)s"),
+        ("SELECT /**/ /***/ /*/ :x */ :a /* * / :y */", "SELECT /**/ /***/ /*/ :x */ %(a)s /* * / :y */"),
+        ("SELECT b[1:2], :a:: text", "SELECT b[1:2], %(a)s:: text"),
+    ):
+        assert compiled(written, {"a"}, "postgresql") == (meant, True)
+
+
 def test_a_name_without_a_value_is_told() -> None:
     with pytest.raises(DatabaseError, match="no value is given for :b, :c;"):
         compiled("SELECT :a, :c, :b", {"a": 1}, "mysql")
@@ -109,6 +119,9 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT GET_LOCK('a', 1)", True),
         ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", True),
         ("INSERT INTO t VALUES ('SET')", False),
+        ("SET LOCAL lock_timeout = 5; SELECT 1", False),
+        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", True),
+        ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
     ],
 )
 def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
@@ -116,13 +129,38 @@ def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["BEGIN", "USE other", "-- why\nSET x = 1", "create temp table t (id int)"]
+    "statement",
+    [
+        "BEGIN",
+        "USE other",
+        "-- why\nSET x = 1",
+        "create temp table t (id int)",
+        "SELECT ';'; SET x = 1",
+        "SELECT 1; PREPARE p AS SELECT 1",
+    ],
 )
 def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
         check(statement, in_transaction=False)
 
 
-@pytest.mark.parametrize("statement", ["SET GLOBAL max_connections = 5", "SETTLE", "UPDATE t SET a = 1"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SET GLOBAL max_connections = 5",
+        "SETTLE",
+        "UPDATE t SET a = 1",
+        "SELECT ';SET a = 1';",
+        "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
+    ],
+)
 def test_what_is_for_all_is_not(statement: str) -> None:
     assert not check(statement, in_transaction=False).is_for_the_next
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT 1; LISTEN x", "SELECT 1;/**/DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
+)
+def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
+    with pytest.raises(DatabaseError, match="does not cross"):
+        check(statement, in_transaction=True)

@@ -100,6 +100,15 @@ async def test_values_that_only_one_of_them_knows(case: Case) -> None:
         there = await tx.fetch_one("SELECT CAST('2026-07-01 12:00+00' AS timestamptz) AS m")
     assert there is not None
     assert (there["m"], there["m"].tzinfo) == (moment, ZoneInfo("Europe/Berlin"))
+    # The first hour of the calendar is Greenwich's year 0; psycopg does not read that.
+    first = dt.datetime(1, 1, 1, tzinfo=ZoneInfo("Europe/Berlin"))
+    with pytest.raises(DatabaseError, match="depends on the day"):
+        await db.fetch_one("SELECT CAST(:t AS timetz)", {"t": dt.time(1, tzinfo=ZoneInfo("Europe/Berlin"))})
+    text = "CAST(:m AS timestamptz) = CAST('0001-01-01 00:00:00+00:53:28' AS timestamptz)"
+    assert await db.fetch_one(f"SELECT {text} AS same, :n::int AS n", {"m": first, "n": 5}) == {
+        "same": True,
+        "n": 5,
+    }
     found = await db.fetch_one("SELECT int4range(1, 5) AS r, CAST('10.0.0.1' AS inet) AS i, ROW(1, 'a') AS o")
     assert found == {"r": Range(1, 5, "[)"), "i": ipaddress.ip_address("10.0.0.1"), "o": ("1", "a")}
 

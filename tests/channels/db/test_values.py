@@ -96,7 +96,10 @@ def test_kin_of_plain_values_become_exactly_plain(value: Any, expected: Any) -> 
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"total": 2**63}, "parameter :total is an integer of 64 bits"),
+        (
+            {"total": 2**63},
+            r"parameter :total is an integer of 64 bits, SQLite stores those from -2\*\*63 to 2\*\*63-1",
+        ),
         ((1, -(2**63) - 1), "parameter number 2 is an integer of 64 bits"),
         ({"who": object()}, "parameter :who is an object"),
         ({"who": Plain.ONE}, "parameter :who is a Plain"),

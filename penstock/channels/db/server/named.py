@@ -11,7 +11,9 @@ from penstock.channels.db.server.quoting import TEXT
 from penstock.errors import DatabaseError
 
 _TOKENS: Final = {
-    backend: re.compile(rf"(?P<text>{text})|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:)|%", re.DOTALL)
+    backend: re.compile(
+        rf"(?P<text>{text})|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:(?!:))|%", re.DOTALL
+    )
     for backend, text in TEXT.items()
 }
 _LONGEST_CACHED: Final = 4096

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
+_NESTED: Final = 8
+
+
+def _comment() -> str:
+    """PostgreSQL's comments hold comments; an expression has to know how many deep."""
+    pattern = ""
+    for _ in range(_NESTED):
+        pattern = rf"/\*(?:[^*/]++|\*(?!/)|/(?!\*){pattern and '|' + pattern})*+\*/"
+    return pattern
+
+
 #: Patterns for `re.DOTALL`. MySQL's backslash escapes a quote, PostgreSQL's does not; MySQL's -- wants a blank behind it.
 TEXT: Final = {
     "mysql": r"'(?:[^'\\]|\\.|'')*+'|\"(?:[^\"\\]|\\.|\"\")*+\"|`[^`]*+`|--(?=\s|\Z)[^\n]*+|\#[^\n]*+|/\*.*?\*/",
     "postgresql": (
-        r"[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|/\*.*?\*/"
-        r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$"
+        r"[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|"
+        + _comment()
+        + r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$"
     ),
 }

@@ -10,34 +10,39 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from penstock.channels.db.leftovers import COMMENTS, left_by
+from penstock.channels.db.leftovers import IN_FRONT, left_by_part, parts
 from penstock.errors import DatabaseError
 
 _FROM_CLIENT: Final = "it reads a file, or a stream, of this process, which the channel does not carry: insert the rows with executemany"
 _REFUSED: Final = (
-    (re.compile(rf"{COMMENTS}LOAD\s+(?:DATA|XML)\b(?:[^'\"]|\n)*?\bLOCAL\b", re.IGNORECASE), _FROM_CLIENT),
-    (re.compile(rf"{COMMENTS}COPY\b(?:.|\n)*\bFROM\s+STDIN\b", re.IGNORECASE), _FROM_CLIENT),
+    (re.compile(rf"{IN_FRONT}LOAD\s+(?:DATA|XML)\b(?:[^'\"]|\n)*?\bLOCAL\b", re.IGNORECASE), _FROM_CLIENT),
+    (re.compile(rf"{IN_FRONT}COPY\b(?:.|\n)*\bFROM\s+STDIN\b", re.IGNORECASE), _FROM_CLIENT),
     (
-        re.compile(rf"{COMMENTS}COPY\b(?:.|\n)*\bTO\s+STDOUT\b", re.IGNORECASE),
+        re.compile(rf"{IN_FRONT}COPY\b(?:.|\n)*\bTO\s+STDOUT\b", re.IGNORECASE),
         "it writes a stream, which the channel does not carry: select the rows",
     ),
     (
-        re.compile(rf"{COMMENTS}(?:UN)?LISTEN\b", re.IGNORECASE),
+        re.compile(rf"{IN_FRONT}(?:UN)?LISTEN\b", re.IGNORECASE),
         "notifications come to a connection, and the connections are shared by all workers",
     ),
     (
-        re.compile(rf"{COMMENTS}DECLARE\b(?:.|\n)*?\bWITH\s+HOLD\b", re.IGNORECASE),
+        re.compile(rf"{IN_FRONT}DECLARE\b(?:.|\n)*?\bWITH\s+HOLD\b", re.IGNORECASE),
         "the cursor would outlive its transaction, whose connection goes to somebody else",
     ),
 )
 #: What is there for the statements behind it; a transaction has such.
 _FOR_THE_NEXT: Final = re.compile(
-    COMMENTS
+    IN_FRONT
     + r"(?:SET\s+(?!GLOBAL\b|PERSIST\b|PERSIST_ONLY\b|@@GLOBAL|PASSWORD\b|STATEMENT\b)|USE\b|LOCK\b|PREPARE\b|DECLARE\b"
     r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
     re.IGNORECASE,
 )
-_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(rf"{COMMENTS}SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(rf"{IN_FRONT}SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+#: What is in its body is run later, by somebody else.
+_HAS_BODY: Final = re.compile(
+    rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
+    re.IGNORECASE,
+)
 _LONGEST_CACHED: Final = 4096
 
 
@@ -69,9 +74,14 @@ def check(statement: str, *, in_transaction: bool) -> Ruling:
 
 
 def _judge(statement: str) -> Ruling:
-    refusal = next((why for pattern, why in _REFUSED if pattern.match(statement)), None)
-    leaves = left_by(statement) is not None and not _ENDS_WITH_ITS_TRANSACTION.match(statement)
-    return Ruling(refusal, _FOR_THE_NEXT.match(statement) is not None, leaves)
+    found = parts(statement)
+    leaves = any(
+        left_by_part(part) is not None and not _ENDS_WITH_ITS_TRANSACTION.match(part) for part in found
+    )
+    if found and _HAS_BODY.match(found[0]):
+        del found[1:]
+    refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)
+    return Ruling(refusal, any(map(_FOR_THE_NEXT.match, found)), leaves)
 
 
 _cached = lru_cache(maxsize=1024)(_judge)
