@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_a_made_environment_is_left_alone_from_any_folder(tmp_path: Path) -> Non
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert stamp.stat().st_mtime_ns == before
+
+
+def test_the_environment_of_another_tree_is_not_emptied_through_a_link(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for folder in (theirs, ours / "scripts", ours / "requirements"):
+        folder.mkdir(parents=True)
+    kept = theirs / "pyvenv.cfg"
+    kept.write_text("home = elsewhere")
+    for name in ("scripts/venv", "requirements/dev.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, ours / name)
+    (ours / ".venv").symlink_to(theirs)
+    done = subprocess.run([str(ours / "scripts/venv")], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert str(theirs) in done.stderr
+    assert kept.exists()
 
 
 def test_a_python_that_is_too_old_or_absent_is_told_in_one_line() -> None:

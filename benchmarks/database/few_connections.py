@@ -132,7 +132,7 @@ def transactions(url: str, seconds: float, pause_s: float, workers: int, *, over
 
     def work(number: int, sock: socket.socket) -> list[float]:
         if over_channel:
-            stub = DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), exact=True)
+            stub = DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), is_server=True)
 
             def transact(key: int) -> None:
                 with stub.transaction() as tx:

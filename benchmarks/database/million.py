@@ -54,7 +54,7 @@ def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
     def by_sqlite3(_: socket.socket) -> Iterable[Any]:
         return sqlite3.connect(file).execute(SELECT)
 
-    yield from compare("SQLite", url, effort, partial(streamed, exact=False), by_sqlite3)
+    yield from compare("SQLite", url, effort, partial(streamed, is_server=False), by_sqlite3)
     # The rest takes its time.
     effort = replace(effort, rounds=max(1, effort.rounds // 2))
     yield from compare("SQLite, driver's interface", url, effort, through_interface, by_sqlite3)
@@ -66,12 +66,12 @@ def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
             )
             server.execute(FILL[name].format(effort.rows), url=url)
             own = partial(OWN[name], make_url(url))
-            yield from compare(name, url, effort, partial(streamed, exact=True), own)
+            yield from compare(name, url, effort, partial(streamed, is_server=True), own)
 
 
-def streamed(sock: socket.socket, *, exact: bool) -> Iterable[Any]:
+def streamed(sock: socket.socket, *, is_server: bool) -> Iterable[Any]:
     """As a handler reads."""
-    return DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), exact=exact).stream(SELECT)
+    return DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), is_server=is_server).stream(SELECT)
 
 
 def through_interface(sock: socket.socket) -> Iterable[Any]:

@@ -101,7 +101,7 @@ class Worker:
         )
         over_channel.before_transaction = partial(self._recorder.enter, Phase.IN_TRANSACTION)
         self._ways = DatabaseWays(self._database, over_channel)
-        self._db = DatabaseStub(self._channel, guard=self._guard, exact=has_exact_values(plan.database))
+        self._db = DatabaseStub(self._channel, guard=self._guard, is_server=has_exact_values(plan.database))
         self.executor = Executor(
             slot=plan.slot,
             body_bytes=plan.limits.body_bytes,

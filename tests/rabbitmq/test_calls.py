@@ -253,10 +253,10 @@ async def test_a_connection_that_is_thrown_out_at_once_is_opened_less_and_less_o
     async def throw_out(_: AbstractConnection) -> None:
         opened_s.append(loop.time())
         loop.call_soon(connection.wire.abort)
-        if len(opened_s) == 6:
+        if len(opened_s) == 7:
             enough.set()
 
-    settings = BusSection(url=SecretStr(amqp_url), reconnect_cap_s=1.0)
+    settings = BusSection(url=SecretStr(amqp_url), reconnect_cap_s=10.0)
     connection = Supervised("test", settings, Longest(), throw_out)
     await connection.open()
     async with asyncio.timeout(PATIENCE_S):
@@ -265,4 +265,5 @@ async def test_a_connection_that_is_thrown_out_at_once_is_opened_less_and_less_o
 
     waits_s = [after - before for before, after in itertools.pairwise(opened_s)]
     assert waits_s[0] < 0.7
-    assert waits_s[-1] >= 1.0
+    # Not 6.4: a network that is cut again and again is back within a second.
+    assert 0.8 <= waits_s[-1] < 3.0

@@ -24,20 +24,15 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
+from penstock.channels.db.server.quoting import TEXT
 from penstock.errors import DatabaseError, DeadlineExceeded
 
 #: Compiled statements that are kept, as many as SQLAlchemy keeps by itself.
 _CACHED: Final = 500
-#: In a driver's statement: text in quotes and comments, a doubled %, a parameter by name or by place, a colon.
-_MARKS: Final = r"%%|(?:%\((?P<name>[^)]*)\)s|%s)(?P<cast>::)?|::|:=|:"
+#: In a driver's statement: what is text, a doubled %, a parameter by name or by place, a colon.
 _IN_DRIVER_SQL: Final = {
-    "mysql": re.compile(
-        r"(?P<text>'(?:[^'\\]|\\.|'')*+'|\"(?:[^\"\\]|\\.|\"\")*+\"|`[^`]*+`|/\*.*?\*/)|" + _MARKS, re.DOTALL
-    ),
-    "postgresql": re.compile(
-        r"(?P<text>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|/\*.*?\*/)|" + _MARKS,
-        re.DOTALL,
-    ),
+    backend: re.compile(rf"(?P<text>{text})|%%|(?:%\((?P<name>[^)]*)\)s|%s)(?P<cast>::)?|::|:=|:", re.DOTALL)
+    for backend, text in TEXT.items()
 }
 
 

@@ -1,4 +1,4 @@
-"""What SQLite raises, in our words."""
+"""What SQLite raises, in our words, and what the channel says of itself on every database."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import sqlite3
 from typing import Final
 
 from penstock.channels.db.statements import shown
-from penstock.errors import DatabaseError
+from penstock.errors import ChannelClosed, DatabaseError
 
 _PRIMARY: Final = 0xFF
+
+
+def stopping(what: str = "nothing of the statement was run") -> ChannelClosed:
+    """For who calls after the end; `what` became of the call."""
+    return ChannelClosed(f"the service is stopping and the database channel with it; {what}")
 
 
 def is_locked(error: BaseException) -> bool:

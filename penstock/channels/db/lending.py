@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from penstock.channels.db.faults import is_broken
+from penstock.channels.db.faults import is_broken, stopping
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
 from penstock.channels.db.stepping import Cursors, over
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy, DatabaseError
+from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ class Lending:
     async def lend(self, caller: Caller, shown: str) -> LentReader:
         """A reader for the caller. Raises `DatabaseBusy` after `database.wait_s`, `DatabaseError` beyond its share."""
         if self._is_closing:
-            raise self._closed()
+            raise stopping("nothing was read")
         held = sum(lent.caller is caller for lent in self._lent)
         if held >= MOST_OF_A_CALLER:
             msg = (
@@ -143,7 +143,7 @@ class Lending:
         self._is_closing = True
         for _, future in self._waiting:
             if not future.done():
-                future.set_exception(self._closed())
+                future.set_exception(stopping("nothing was read"))
         for lent in list(self._lent):
             self.give(lent)
         while self._lent:
@@ -206,6 +206,3 @@ class Lending:
             f"waited {self._section.wait_s:g} s (database.wait_s) to read from {self._file.name}: all "
             f"{self._section.readers} readers (database.readers) have a result open ({held}); nothing was read"
         )
-
-    def _closed(self) -> ChannelClosed:
-        return ChannelClosed("the service is stopping and the database channel with it; nothing was read")

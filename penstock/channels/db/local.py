@@ -21,13 +21,16 @@ from penstock.channels.db.rows import Rows, unpacker
 from penstock.channels.db.streaming import LocalStream
 from penstock.channels.db.stub import outside_block
 from penstock.channels.service import Caller, Service
-from penstock.errors import DatabaseError
+from penstock.errors import DatabaseError, PenstockError
 
 #: Rows of parameters that are made ready in one turn of the loop, in some milliseconds.
 _SLICE_ROWS: Final = 250
 
 # A variable of the task, not of the object: of two tasks of one handler only the one inside the block is inside.
 _current: ContextVar[LocalTransaction | None] = ContextVar("penstock_db_transaction", default=None)
+
+# Cursors that are being closed behind the back of a handler that has left its loop.
+_leaving: set[asyncio.Task[None]] = set()
 
 # Kept as long as the service, of which each delivery has a new caller: statements are compiled once.
 _preparers: WeakKeyDictionary[Service, Preparer] = WeakKeyDictionary()
@@ -86,7 +89,24 @@ class LocalStatements(ABC):
                 # As in a worker: its transaction may be about to be rolled back.
                 self.dropped.setdefault(number, []).append(cursor)
 
-        return LocalStream(self._ask, run, drop)
+        def leave(cursor: int) -> None:
+            if number is not None:
+                self.dropped.setdefault(number, []).append(cursor)
+                return
+            # Without a loop that runs, the delivery is over and its cursors with it.
+            with suppress(RuntimeError):
+                dropping = asyncio.get_running_loop().create_task(
+                    self._leave(cursor), name="penstock-db-left"
+                )
+                _leaving.add(dropping)
+                dropping.add_done_callback(_leaving.discard)
+
+        return LocalStream(self._ask, run, drop, leave)
+
+    async def _leave(self, cursor: int) -> None:
+        # A channel that is closed has closed it.
+        with suppress(PenstockError):
+            await self._ask("drop", [cursor])
 
     @abstractmethod
     def _number(self) -> int | None:

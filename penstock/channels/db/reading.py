@@ -14,14 +14,14 @@ from typing import Any, cast
 
 import aiosqlite
 
-from penstock.channels.db.faults import is_broken
+from penstock.channels.db.faults import is_broken, stopping
 from penstock.channels.db.group import Statement
 from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
 from penstock.channels.db.rows import Rows, pack
 from penstock.channels.db.statements import shown
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy
+from penstock.errors import ChannelError, DatabaseBusy
 
 
 class ReadingConnection(GuardedConnection):
@@ -149,7 +149,7 @@ class Readers:
         self._is_closing = True
         for _, future in self._waiting:
             if not future.done():
-                future.set_exception(self._closed())
+                future.set_exception(stopping("nothing was read"))
         for reader in self._all:
             reader.stop()
         if self._readings:
@@ -169,7 +169,7 @@ class Readers:
 
     async def _take(self, caller: Caller) -> Reader:
         if self._is_closing:
-            raise self._closed()
+            raise stopping("nothing was read")
         if self._idle:
             return self._idle.pop()
         future: asyncio.Future[Reader] = asyncio.get_running_loop().create_future()
@@ -203,6 +203,3 @@ class Readers:
             f"waited {self._section.wait_s:g} s (database.wait_s) to read from {self._file.name}: all "
             f"{len(self._all)} readers (database.readers) are busy ({held or 'for a moment each'}); nothing was read"
         )
-
-    def _closed(self) -> ChannelClosed:
-        return ChannelClosed("the service is stopping and the database channel with it; nothing was read")

@@ -21,7 +21,7 @@ from msgspec import Raw
 from penstock.channels.db.calls import Fetch, Query, Ran, Run, Want
 from penstock.channels.db.cursors import CursorService
 from penstock.channels.db.exact import has_exact_values
-from penstock.channels.db.faults import is_locked, translated, would_write
+from penstock.channels.db.faults import is_locked, stopping, translated, would_write
 from penstock.channels.db.group import Outcome, Statement
 from penstock.channels.db.lending import Lending
 from penstock.channels.db.opening import DatabaseFile, find_file
@@ -31,7 +31,7 @@ from penstock.channels.db.transaction import OpenTransaction
 from penstock.channels.db.writer import Writer, WriterStatistics
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
+from penstock.errors import ChannelError, ConfigurationError, DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
     from penstock.channels.db.server.service import ServerDatabase
@@ -211,8 +211,7 @@ class DatabaseService:
         if self._writer is not None and self._readers is not None:
             return self._writer, self._readers
         if self._is_closed:
-            msg = "the service is stopping and the database channel with it; nothing of the statement was run"
-            raise ChannelClosed(msg)
+            raise stopping()
         if self._opening is None:
             # One for all who wait, and not ended with the first of them.
             self._opening = asyncio.create_task(self._open(self._found()), name="penstock-db-open")
@@ -242,8 +241,7 @@ class DatabaseService:
     def _opened_server(self) -> ServerDatabase:
         if self._server is None:
             if self._is_closed:
-                msg = "the service is stopping and the database channel with it; nothing of the statement was run"
-                raise ChannelClosed(msg)
+                raise stopping()
             # Late: the asynchronous engine costs time and memory, and SQLite needs none.
             from penstock.channels.db.server.service import ServerDatabase
 

@@ -112,7 +112,7 @@ class StubStream:
 class LocalStream:
     """Implements `AsyncDatabaseStream`; `ask` calls the service on the same loop, `run` runs the statement.
 
-    `drop` closes a cursor that was not read to its end.
+    `drop` closes a cursor that was not read to its end; `leave` does so from a finalizer, which cannot wait.
     """
 
     def __init__(
@@ -120,24 +120,18 @@ class LocalStream:
         ask: Callable[[str, object], Awaitable[object]],
         run: Callable[[], Awaitable[tuple[Prepared, Ran]]],
         drop: Callable[[int], Awaitable[None]],
+        leave: Callable[[int], None],
     ) -> None:
         self._ask = ask
         self._run = run
         self._drop = drop
+        self._leave = leave
         self._pieces: _Pieces | None = None
         self._rows: Iterator[Row] = iter(())
         self._is_closed = False
 
-    async def __aiter__(self) -> AsyncIterator[Row]:
-        # A generator: when its loop is left early, asyncio ends it, and with it the cursor.
-        try:
-            while True:
-                for row in self._rows:
-                    yield row
-                if not await self._more():
-                    return
-        finally:
-            await self.aclose()
+    def __aiter__(self) -> AsyncIterator[Row]:
+        return _Loop(self)
 
     async def __anext__(self) -> Row:
         while True:
@@ -159,6 +153,13 @@ class LocalStream:
         if self._pieces is not None and (cursor := self._pieces.end()) is not None:
             await self._drop(cursor)
 
+    def leave(self) -> None:
+        """As `aclose`, for finalizers; harmless when repeated."""
+        self._is_closed = True
+        self._rows = iter(())
+        if self._pieces is not None and (cursor := self._pieces.end()) is not None:
+            self._leave(cursor)
+
     async def _more(self) -> bool:
         if self._is_closed:
             return False
@@ -172,6 +173,22 @@ class LocalStream:
         rows = self._pieces.next()
         self._rows = iter(rows or ())
         return rows is not None
+
+
+class _Loop:
+    """One `async for`; a generator would be ended by asyncio some turns after its loop was left, and stand in the way of what comes next."""
+
+    def __init__(self, stream: LocalStream) -> None:
+        self._stream = stream
+
+    def __del__(self) -> None:
+        self._stream.leave()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Row:
+        return await self._stream.__anext__()
 
 
 class _Pieces:

@@ -6,14 +6,12 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import NoneType, TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from weakref import WeakSet
 
-from msgspec import Raw
-
 from penstock.app.context import Parameters, Row, Statement
-from penstock.channels import wire
 from penstock.channels.db.calls import SERVICE, Chunk, Failed, Fetch, Query, Ran, Run, Want
+from penstock.channels.db.parting import parts
 from penstock.channels.db.preparing import Prepared, Preparer
 from penstock.channels.db.rows import Rows, unpacker
 from penstock.channels.db.statements import may_write
@@ -24,9 +22,6 @@ from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, Pens
 
 T = TypeVar("T")
 
-#: Of a frame, for what stands around the rows of parameters.
-_AROUND_BYTES: Final = 4096
-
 
 def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
     """No connection of the worker's own stands beside the channel."""
@@ -35,15 +30,16 @@ def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
 class DatabaseStub:
     """Implements `DatabaseChannel`; inside a `transaction()` block its own calls belong to that transaction too.
 
-    `exact`: the database is a server, whose values keep their types. `guard(may_write)` is called before each statement and each transaction; it may raise to refuse it.
+    `is_server`: the database is one, so values keep their types. `guard(may_write)` is called before each statement and
+    each transaction; it may raise to refuse it.
     """
 
     def __init__(
-        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, exact: bool = False
+        self, channel: Channel, *, guard: Callable[[bool], None] = _unguarded, is_server: bool = False
     ) -> None:
         self._channel = channel
-        self._is_server = exact
-        self._preparer = Preparer(is_server=exact)
+        self._is_server = is_server
+        self._preparer = Preparer(is_server=is_server)
         self.guard = guard
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""
@@ -75,11 +71,12 @@ class DatabaseStub:
             return self._run("execute", prepared, int)
         if not prepared.parameters:
             return 0
-        parts = list(self._parts(prepared.parameters, self._channel.limit_bytes - len(prepared.sql.encode())))
-        if len(parts) == 1:
-            return self._run("execute", prepared._replace(parameters=parts[0]), int)
+        room_bytes = self._channel.limit_bytes - len(prepared.sql.encode())
+        crossings = [prepared._replace(parameters=part) for part in parts(prepared.parameters, room_bytes)]
+        if len(crossings) == 1:
+            return self._run("execute", crossings[0], int)
         with self._all_or_none():
-            return sum(self._run("execute", prepared._replace(parameters=part), int) for part in parts)
+            return sum(self._run("execute", crossing, int) for crossing in crossings)
 
     def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows, each a dict from column name to value; of two columns with one name the last wins."""
@@ -194,16 +191,6 @@ class DatabaseStub:
         numbers, self._dropped = list(self._dropped), {}
         self._cursors.difference_update(numbers)
         self._settled("drop", numbers, NoneType)
-
-    def _parts(self, rows: list[Any], limit_bytes: int) -> Iterator[Raw]:
-        """The rows of parameters, in as few frames as they fit in."""
-        encoded = wire.encode(rows)
-        if len(encoded) + _AROUND_BYTES <= limit_bytes or len(rows) <= 1:
-            yield Raw(encoded)
-            return
-        half = len(rows) // 2
-        yield from self._parts(rows[:half], limit_bytes)
-        yield from self._parts(rows[half:], limit_bytes)
 
     @contextmanager
     def _all_or_none(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.channels.db.faults import translated
+from penstock.channels.db.faults import stopping, translated
 from penstock.channels.db.group import Outcome, Progress, Statement
 from penstock.channels.db.lock_holder import describe_writer
 from penstock.channels.db.opening import DatabaseFile
@@ -30,7 +30,7 @@ from penstock.channels.db.transaction import OpenTransaction, Step, Work
 from penstock.channels.db.writer_thread import WriterThread
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError, DatabaseBusy, DatabaseError
+from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 
 #: So many statements share a commit at most; the time budget ends a group sooner.
 MAX_GROUP: Final = 256
@@ -162,7 +162,7 @@ class Writer:
         """Refuse what waits, roll back what is open, finish the group that runs, close the file."""
         self._is_closing = True
         for waiting in self._queue:
-            waiting.end(self._closed())
+            waiting.end(stopping())
         if self._transaction is not None:
             self._transaction.abandon()
         if self._turns is not None and not self._turns.done():
@@ -174,7 +174,7 @@ class Writer:
 
     async def _wait(self, waiting: _Waiting) -> Outcome | OpenTransaction:
         if self._is_closing:
-            raise self._closed()
+            raise stopping()
         timer = asyncio.get_running_loop().call_later(self._section.wait_s, self._overdue, waiting)
         self._queue.append(waiting)
         if self._turns is None or self._turns.done():
@@ -242,7 +242,7 @@ class Writer:
             self._put_back([waiting])
             return
         if waiting.future.done() or self._is_closing:
-            waiting.end(self._closed())
+            waiting.end(stopping())
             await self._thread.roll_back()
             return
         transaction = OpenTransaction(
@@ -313,7 +313,7 @@ class Writer:
             waiting.is_running = False
             since_s = max(waiting.arrived_s, self._locked_since_s or 0.0)
             if self._is_closing:
-                waiting.end(self._closed())
+                waiting.end(stopping())
             elif self._locked_since_s is not None and now_s - since_s >= self._section.busy_timeout_s:
                 waiting.end(self._locked(waiting.arrived_s))
             elif waiting.is_overdue:
@@ -369,9 +369,4 @@ class Writer:
             f"waited {time.monotonic() - since_s:.1f} s (database.busy_timeout_s, database.wait_s) to write to "
             f"{self._file.name}: {describe_writer(self._file.location)} holds it in a transaction that writes (a "
             "handler with ctx.connection, or a program of yours); nothing of the statement was run"
-        )
-
-    def _closed(self) -> ChannelClosed:
-        return ChannelClosed(
-            "the service is stopping and the database channel with it; nothing of the statement was run"
         )

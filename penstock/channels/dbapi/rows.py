@@ -1,4 +1,4 @@
-"""The rows of one statement in the worker: those that have come, and where the rest is; parameters on their way, in frames."""
+"""The rows of one statement in the worker: those that have come, and where the rest is; what `executemany` sends."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from penstock.channels import wire
 from penstock.channels.db.calls import Chunk, Ran
+from penstock.channels.db.parting import parts
 from penstock.channels.dbapi.session import DriverSession
 
 #: Rows that `executemany` takes from its argument at once: an endless one must not fill the memory.
 _MANY: Final = 50_000
-_FRAME_BYTES: Final = 4096
 
 
 class Rows:
@@ -86,24 +85,18 @@ class Rows:
             self._open = None
 
 
-def batches(rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int) -> Iterator[Raw]:
+def batches(
+    statement: str, rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int
+) -> Iterator[Raw]:
     """What `executemany` sends: each batch as large as a frame lets it be, one empty batch for no rows at all."""
+    # What is no statement is refused by who runs it.
+    room_bytes = limit_bytes - len(str(statement).encode(errors="surrogatepass"))
     iterator = iter(rows)
     is_first = True
     while True:
         batch = [bound(row) for row in itertools.islice(iterator, _MANY)]
         if batch or is_first:
-            yield from _parts(batch, limit_bytes)
+            yield from parts(batch, room_bytes)
         is_first = False
         if len(batch) < _MANY:
             return
-
-
-def _parts(rows: list[Any], limit_bytes: int) -> Iterator[Raw]:
-    encoded = wire.encode(rows)
-    if len(encoded) + _FRAME_BYTES <= limit_bytes or len(rows) <= 1:
-        yield Raw(encoded)
-        return
-    half = len(rows) // 2
-    yield from _parts(rows[:half], limit_bytes)
-    yield from _parts(rows[half:], limit_bytes)

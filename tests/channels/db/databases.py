@@ -49,7 +49,7 @@ class Case:
             await asyncio.to_thread(metadata.create_all, self.engine)
         service = await self.service(frame_bytes=frame_bytes, **settings)
         channel = await self._workshop.channel_to({"db": service}, limit_bytes=frame_bytes)
-        return DatabaseStub(channel, exact=self.kind != "sqlite")
+        return DatabaseStub(channel, is_server=self.kind != "sqlite")
 
     def plain(self, statement: Any, parameters: Any = None) -> list[dict[str, Any]]:
         """What the plain engine says, committed."""
@@ -61,6 +61,26 @@ class Case:
         for service in self.services:
             await service.aclose()
         self.engine.dispose()
+
+
+class Crossings:
+    """What crossed: methods, in order, and the rows of each answer in bytes."""
+
+    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.methods: list[str] = []
+        self.largest = 0
+        service = case.services[-1]
+        call = service.call
+
+        async def noting(method: str, arguments: Any, caller: Any) -> Any:
+            self.methods.append(method)
+            answer = await call(method, arguments, caller)
+            chunk = getattr(answer, "chunk", answer)
+            sizes = [memoryview(piece).nbytes for piece in getattr(chunk, "rows", ())]
+            self.largest = max(self.largest, sum(sizes))
+            return answer
+
+        monkeypatch.setattr(service, "call", noting)
 
 
 def case_of(request: pytest.FixtureRequest, tmp_path: Path, workshop: Workshop) -> Case:

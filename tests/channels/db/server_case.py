@@ -18,10 +18,6 @@ from tests.servers import Server, name_in
 SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
-SERIES = {
-    "mariadb": "SELECT seq AS i, repeat('x', 100) AS v FROM seq_1_to_{}",
-    "postgresql": "SELECT i, repeat('x', 100) AS v FROM generate_series(1, {}) AS i",
-}
 
 
 class Case:

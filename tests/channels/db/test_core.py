@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import enum
-import subprocess
-import sys
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -54,8 +52,7 @@ from sqlalchemy.schema import CreateTable
 
 from penstock import App, AsyncContext, Context
 from penstock.channels.db import compiling
-from penstock.channels.db.preparing import Preparer
-from penstock.errors import DatabaseError, DeadlineExceeded
+from penstock.errors import DatabaseError
 from penstock.testing import Worker
 from tests.channels.db.databases import Case
 
@@ -218,6 +215,12 @@ async def test_a_statement_says_what_it_says_on_a_connection(each: Case) -> None
     assert empty == [2]
 
 
+async def test_a_quote_in_a_comment_is_none(each: Case) -> None:
+    db = await each.local()
+    statement = text("SELECT :a AS one -- it's\n, :b AS two, 'x' AS three")
+    assert await db.fetch_one(statement, {"a": 1, "b": 2}) == {"one": 1, "two": 2, "three": "x"}
+
+
 async def test_changes_are_counted_and_returning_gives_rows(each: Case) -> None:
     db = await each.stub(metadata)
 
@@ -325,30 +328,6 @@ async def test_listeners_of_the_application_set_up_what_leads_nowhere_too(each: 
     assert heard[-1] == "SELECT"
 
 
-def test_a_deadline_while_it_is_compiled_is_a_deadline() -> None:
-    def too_late() -> int:
-        raise DeadlineExceeded
-
-    late = Table("late", MetaData(), Column("id", Integer, default=too_late))
-    preparer = Preparer(is_server=False)
-    preparer.question(insert(late))
-    with pytest.raises(DeadlineExceeded):
-        preparer.prepare(insert(late), None)
-
-
-def test_a_default_may_compile_a_statement() -> None:
-    preparer = Preparer(is_server=False)
-
-    def another() -> str:
-        return preparer.prepare(select(literal(2)), None).sql
-
-    nested = Table("nested", MetaData(), Column("id", Integer), Column("sql", String, default=another))
-    preparer.question(insert(nested))
-    prepared = preparer.prepare(insert(nested).values(id=1), None)
-    assert prepared.sql == "INSERT INTO nested (id, sql) VALUES (?, ?)"
-    assert prepared.parameters == [1, "SELECT ? AS anon_1"]
-
-
 async def test_statements_are_compiled_once_and_a_bounded_number_is_kept(
     each: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,27 +343,6 @@ async def test_statements_are_compiled_once_and_a_bounded_number_is_kept(
     for number in range(100):
         await db.fetch_all(select(things.c.id.label(f"x{number}")))
     assert len(cache) <= 15
-
-
-async def test_a_server_is_asked_once_which_it_is(each: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    service = await each.service()
-    asked: list[str] = []
-    call = service.call
-
-    async def noting(method: str, arguments: Any, caller: Any) -> Any:
-        asked.append(bytes(arguments).decode(errors="replace"))
-        return await call(method, arguments, caller)
-
-    monkeypatch.setattr(service, "call", noting)
-    from tests.channels.conftest import local
-
-    await asyncio.gather(*(local(service, str(n)).fetch_all(select(literal(n))) for n in range(4)))
-    assert await local(service).fetch_one(select(literal(1).label("x"))) == {"x": 1}
-    questions = [words for words in asked if " AS answer" in words]
-    assert len(questions) <= (0 if each.kind == "sqlite" else 8)
-    asked.clear()
-    await local(service).fetch_one(select(literal(1)))
-    assert len(asked) == 1
 
 
 async def test_types_that_only_postgresql_knows(each: Case) -> None:
@@ -437,18 +395,3 @@ def test_handlers_of_both_kinds_say_it_in_sqlalchemy(each: Case) -> None:
         assert state.found == [{"price": Decimal("9.9000"), "colour": Colour.RED}]
         worker.run("on.the.loop", "").raise_for_failure()
         assert state.found == [{"when": None}, {"when": VALUES["when"]}, {"when": None}]
-
-
-def test_text_alone_does_not_load_sqlalchemy() -> None:
-    program = """
-import sys
-from penstock.channels.db.preparing import Preparer
-from penstock.channels.db import stub, local
-for is_server in (False, True):
-    preparer = Preparer(is_server=is_server)
-    assert preparer.question("SELECT :a") is None
-    assert preparer.prepare("SELECT :a", {"a": 1}).sql == "SELECT :a"
-print([name for name in sys.modules if name.startswith("sqlalchemy")])
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -12,7 +12,7 @@ from penstock.channels.db.calls import Query
 from penstock.errors import DatabaseError
 from tests.channels.conftest import MakeService, until
 from tests.channels.conftest import local as local_to
-from tests.channels.db.databases import Case
+from tests.channels.db.databases import Case, Crossings
 
 metadata = MetaData()
 numbers = Table(
@@ -24,21 +24,6 @@ TEXT = "INSERT INTO numbers (id, v) VALUES (:id, :v)"
 
 def rows(first: int, count: int, size: int = 0) -> list[dict[str, Any]]:
     return [{"id": n, "v": f"{n:09}" + "x" * size} for n in range(first, first + count)]
-
-
-class Crossings:
-    """What a worker's `ctx.db` asks the loop."""
-
-    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.methods: list[str] = []
-        service = case.services[-1]
-        call = service.call
-
-        async def noting(method: str, arguments: Any, caller: Any) -> Any:
-            self.methods.append(method)
-            return await call(method, arguments, caller)
-
-        monkeypatch.setattr(service, "call", noting)
 
 
 @pytest.mark.parametrize("statement", [TEXT, insert(numbers)], ids=["text", "core"])

@@ -18,7 +18,8 @@ from penstock.channels.db.calls import Failed, Fetch
 from penstock.channels.db.service import DatabaseService
 from penstock.errors import DatabaseBusy, DatabaseError
 from tests.channels.conftest import Workshop, local, until
-from tests.channels.db.server_case import KINDS, SERIES, SLEEP, SLOWLY_S, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import KINDS, SLEEP, SLOWLY_S, Case
 from tests.channels.db.server_cursors import Worker
 from tests.servers import Server
 
@@ -200,6 +201,11 @@ async def test_an_idle_transaction_is_told_to_its_cursor(case: Case) -> None:
     failed = await worker.fail("SELECT 1", transaction=ran.transaction)
     assert failed.is_lost
     assert "transaction_idle_s" in failed.text
+    # Whoever catches that and goes on has the reason in the error that is logged.
+    unkept = await worker.end(ran)
+    assert unkept is not None
+    assert "transaction_idle_s" in unkept.text
+    assert await worker.end(ran, commit=False) is None
     assert await worker.rows("SELECT count(*) FROM t") == [[0]]
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from penstock.channels.db.calls import Query, Ran, Run
 from tests.channels.conftest import local, until
-from tests.channels.db.server_case import SERIES, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import Case
 from tests.channels.db.server_cursors import Worker
 
 ROWS = 300_000

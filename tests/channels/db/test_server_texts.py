@@ -23,6 +23,8 @@ BOTH = ("mysql", "postgresql")
         ("SELECT 'it''s :a', :a", "SELECT 'it''s :a', %(a)s"),
         ('SELECT ":a", :a', 'SELECT ":a", %(a)s'),
         ("SELECT /* :b */ :a -- :c\n", "SELECT /* :b */ %(a)s -- :c\n"),
+        ("SELECT 1 --\n, :a", "SELECT 1 --\n, %(a)s"),
+        ("SELECT :a -- it's\n, :b_1, 'x'", "SELECT %(a)s -- it's\n, %(b_1)s, 'x'"),
         ("SELECT x::int, :a", "SELECT x::int, %(a)s"),
         ("SELECT CAST(:a AS int)", "SELECT CAST(%(a)s AS int)"),
         ("SELECT 5 % 2, '%', :a", "SELECT 5 %% 2, '%%', %(a)s"),

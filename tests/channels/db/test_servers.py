@@ -23,7 +23,8 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelClosed, ConfigurationError, DatabaseBusy, DatabaseError
 from penstock.testing import Worker
 from tests.channels.conftest import FRAME_BYTES, Workshop, local, until
-from tests.channels.db.server_case import KINDS, SERIES, SLEEP, Case
+from tests.channels.db.series import SERIES
+from tests.channels.db.server_case import KINDS, SLEEP, Case
 from tests.servers import Server
 
 
@@ -183,7 +184,7 @@ async def test_a_dead_worker_s_statement_is_ended_on_the_server(
 ) -> None:
     db = await case.db()
     service = case.made[-1]
-    stub = DatabaseStub(await workshop.channel_to({"db": service}), exact=True)
+    stub = DatabaseStub(await workshop.channel_to({"db": service}), is_server=True)
     server = workshop.servers[-1]
 
     def run() -> None:

@@ -6,10 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
-import subprocess
-import sys
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +23,8 @@ from penstock.channels.db.stub import DatabaseStub
 from penstock.errors import DatabaseBusy, DatabaseError
 from tests.channels.conftest import MakeService, Workshop, until
 from tests.channels.conftest import local as local_to
-from tests.channels.db.databases import Case, open_results, open_transactions
+from tests.channels.db.databases import Case, Crossings, open_results, open_transactions
 from tests.channels.db.series import SERIES, marks, metadata, row
-
-#: Ten megabytes, forty in a list of dicts.
-LARGE = 100_000
 
 
 def open_streams(case: Case) -> int:
@@ -40,26 +33,6 @@ def open_streams(case: Case) -> int:
 
 def is_in_transaction(case: Case) -> bool:
     return open_transactions(case.services[-1]) > 0
-
-
-class Crossings:
-    """What crossed: methods, in order, and the rows of each answer in bytes."""
-
-    def __init__(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.methods: list[str] = []
-        self.largest = 0
-        service = case.services[-1]
-        call = service.call
-
-        async def noting(method: str, arguments: Any, caller: Any) -> Any:
-            self.methods.append(method)
-            answer = await call(method, arguments, caller)
-            chunk = getattr(answer, "chunk", answer)
-            sizes = [memoryview(piece).nbytes for piece in getattr(chunk, "rows", ())]
-            self.largest = max(self.largest, sum(sizes))
-            return answer
-
-        monkeypatch.setattr(service, "call", noting)
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["outside", "in a transaction"])
@@ -265,6 +238,14 @@ async def test_an_async_loop_that_is_left_early_leaves_nothing_open(each: Case, 
     assert await local_to(each.services[-1]).fetch_one("SELECT 1 AS one") == {"one": 1}
 
 
+async def test_an_async_loop_that_is_left_stands_in_the_way_of_nothing(each: Case) -> None:
+    db = await each.local(metadata)
+    async with db.transaction() as tx:
+        async for _ in tx.stream(SERIES[each.kind].format(20_000)):
+            break
+        assert await tx.fetch_one("SELECT 1 AS one") == {"one": 1}
+
+
 async def test_a_message_s_end_ends_what_it_reads(each: Case) -> None:
     db = await each.stub(metadata)
 
@@ -357,74 +338,6 @@ async def test_a_stream_that_is_thrown_away_in_the_middle_of_a_frame_is_told_wit
 
     await asyncio.to_thread(handler)
     await until(lambda: open_streams(each) == 0)
-
-
-CHILD = """
-import gc, resource, socket, sys
-from penstock.channels.db.stub import DatabaseStub
-from penstock.channels.stub import Channel
-db = DatabaseStub(Channel(socket.socket(fileno=int(sys.argv[1])), limit_bytes=16 << 20), exact={exact})
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-{then}
-"""
-
-
-async def child(each: Case, workshop: Workshop, then: str) -> asyncio.subprocess.Process:
-    sock: socket.socket = await workshop.socket_to({"db": each.services[-1]}, "slot 7", limit_bytes=16 << 20)
-    program = CHILD.format(exact=each.kind != "sqlite", then=then)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, str(sock.fileno()),
-        pass_fds=[sock.fileno()], stdout=subprocess.PIPE, stdin=subprocess.PIPE,
-    )  # fmt: skip
-    sock.close()
-    return process
-
-
-async def test_a_large_result_passes_in_bounded_memory_on_both_sides(each: Case, workshop: Workshop) -> None:
-    await each.service()
-    then = f"""
-list(db.stream({SERIES[each.kind].format(5000)!r}))
-before, count = peak(), 0
-for row in db.stream({SERIES[each.kind].format(LARGE)!r}):
-    count += 1
-print(count, row["i"], peak() - before)
-"""
-    tracemalloc.start()
-    try:
-        told, _ = await (await child(each, workshop, then)).communicate()
-        _, loops_peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    count, last, grown_mib = map(int, told.split())
-    assert (count, last) == (LARGE, LARGE)
-    assert grown_mib <= 4
-    assert loops_peak < 5 << 20
-
-
-async def test_a_killed_worker_s_stream_is_closed_and_its_transaction_rolled_back(
-    each: Case, workshop: Workshop
-) -> None:
-    await asyncio.to_thread(metadata.create_all, each.engine)
-    await each.service()
-    then = f"""
-with db.transaction() as tx:
-    tx.execute("INSERT INTO marks (id, v) VALUES (1, 'child')")
-    rows = tx.stream({SERIES[each.kind].format(LARGE)!r})
-    next(rows)
-    print("inside", flush=True)
-    sys.stdin.read()
-"""
-    process = await child(each, workshop, then)
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"inside\n"
-    assert open_streams(each) > 0
-    process.kill()
-    await process.wait()
-    await until(lambda: open_streams(each) == 0)
-    db = local_to(each.services[-1])
-    assert await db.execute(insert(marks).values(id=1, v="next")) == 1
-    assert await asyncio.to_thread(each.plain, select(marks)) == [{"id": 1, "v": "next"}]
 
 
 async def test_a_stream_that_reads_slowly_in_a_transaction_may_lose_it(each: Case) -> None:

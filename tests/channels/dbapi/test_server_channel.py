@@ -51,6 +51,15 @@ def test_executemany_crosses_once(kind: Kind, on_server: Served, monkeypatch: py
     assert len(kind.values) == 3000
 
 
+def test_a_long_statement_takes_its_part_of_a_frame(kind: Kind) -> None:
+    kind.server.execute("CREATE TABLE t (id INTEGER, v TEXT)", url=kind.url)
+    with served(kind.url, frame_bytes=64 * 1024), closing(kind.module.connect()) as connection:
+        statement = f"INSERT INTO t VALUES (%s, %s) /* {'long ' * 2000}*/"
+        connection.cursor().executemany(statement, [(n, "x" * 1000) for n in range(60)])
+        connection.commit()
+    assert len(kind.values) == 60
+
+
 def test_more_parameters_than_a_frame_holds_cross_in_several(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

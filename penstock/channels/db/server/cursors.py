@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Ran, Run
 from penstock.channels.db.server.driver import Driver, Mode
-from penstock.channels.db.server.faults import DriverFailure, failed
+from penstock.channels.db.server.faults import DriverFailure, failed, translated
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Left, Runner, Statement
@@ -85,8 +84,7 @@ class ServerCursors:
             run = partial(self._begun, statement, mode, [] if begun is None else begun)
         else:
             run = partial(self._alone, statement)
-        ran: Ran = await self._works.run(caller, run)
-        return ran
+        return await self._works.run(caller, run)
 
     async def fetch(self, asked: Fetch, caller: Caller) -> Chunk | Failed:
         """More rows. Raises `ChannelClosed`."""
@@ -95,21 +93,26 @@ class ServerCursors:
         try:
             if held is None or held.caller is not caller or held.is_busy:
                 raise over()  # noqa: TRY301 - answered below like every refusal
-            chunk: Chunk = await self._works.run(caller, partial(self._fetched, asked.cursor, held))
+            return await self._works.run(caller, partial(self._fetched, asked.cursor, held))
         except Exception as failure:  # noqa: BLE001 - see `run`
             return self._failed(failure, None if transaction is None else transaction.number)
-        return chunk
 
     async def drop(self, numbers: list[int], caller: Caller) -> None:
-        """Close cursors; harmless for those that are closed."""
+        """Close cursors; harmless for those that are closed.
+
+        Raises `DatabaseError` when a statement outside a transaction fails with the rows that nobody wanted.
+        """
         for number in numbers:
             held = self._held.get(number)
             if held is None or held.caller is not caller or held.is_busy:
                 continue
             del self._held[number]
-            with suppress(DatabaseError, DriverFailure):
-                # The next statement hears of it.
+            try:
                 await self._works.run(caller, partial(self._dropped, held))
+            except (DatabaseError, DriverFailure) as failure:
+                if held.left.transaction is None:
+                    raise translated(failure, "the statement of a result that was closed") from None
+                # The next statement hears of it.
 
     async def end(self, asked: End, caller: Caller) -> Failed | None:
         """Commit or roll back; harmless when a rollback finds it ended."""
@@ -121,10 +124,11 @@ class ServerCursors:
 
     async def finish(self, number: int, caller: Caller, *, is_commit: bool) -> None:
         """As `end`; what goes wrong is raised."""
-        if not is_commit and not self._transactions.is_open(number):
-            self._transactions.over(number, caller)
-            return
-        await self._works.run(caller, partial(self._finished, number, is_commit))
+        try:
+            if is_commit or self._transactions.is_open(number):
+                await self._works.run(caller, partial(self._finished, number, is_commit))
+        finally:
+            self._transactions.forget_over(number)
 
     def forget(self, caller: Caller | None = None) -> None:
         """The caller is gone, or its message over: nothing of it stays open; None for all."""
@@ -164,7 +168,7 @@ class ServerCursors:
         is_over = True
         try:
             if transaction is None:
-                chunk: Chunk = await self._runner.more(held.left, use, work)
+                chunk = await self._runner.more(held.left, use, work)
             else:
                 with self._transactions.entered(transaction.number, work.caller):
                     chunk = await self._runner.more(held.left, use, work)

@@ -113,7 +113,10 @@ class Driver(Protocol):
         ...
 
     async def prepare(self, raw: Any, mode: Mode | None, *, is_begun: bool) -> None:
-        """Make it ready for a statement: in a transaction that begins so, or on its own for None."""
+        """Make it ready for a statement: in a transaction that begins so, or on its own for None.
+
+        `is_begun`: the transaction has had a statement already.
+        """
         ...
 
     async def commit(self, raw: Any) -> None:

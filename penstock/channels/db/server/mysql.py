@@ -6,7 +6,7 @@ import select
 from contextlib import suppress
 from typing import Any, Final
 
-from aiomysql import SSCursor  # type: ignore[import-untyped]
+from aiomysql import Cursor  # type: ignore[import-untyped]
 from pymysql import err
 from pymysql.constants import ER, FIELD_TYPE, SERVER_STATUS
 from pymysql.protocol import EOFPacketWrapper, MysqlPacket, OKPacketWrapper
@@ -132,7 +132,8 @@ class MySQLDriver:
         """As the driver's, with shorter statements: building them must not hold up the loop."""
         if is_whole:
             await raw.query("SAVEPOINT penstock_many")
-        cursor = SSCursor(raw)
+        # Buffered: the other one counts the rows that a statement gives as 2**64 - 1, and leaves them on the wire.
+        cursor = Cursor(raw)
         cursor.max_stmt_length = _STATEMENT_BYTES
         try:
             await cursor.executemany(statement, parameters)

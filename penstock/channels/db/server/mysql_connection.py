@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,6 +15,7 @@ from sqlalchemy import URL
 from penstock.channels.db.leftovers import COMMENTS
 from penstock.channels.db.server.driver import CONNECT_S
 from penstock.channels.db.server.lengths import QUESTION, check_length
+from penstock.channels.db.server.patience import opened
 
 #: Statements that commit what was before them, also when they fail themselves.
 _COMMITTING: Final = re.compile(
@@ -96,12 +96,18 @@ def creator(url: URL) -> Callable[[], Awaitable[Any]]:
     """What opens a connection that commits each statement by itself."""
     arguments, options = url.get_dialect()().create_connect_args(url)
 
-    async def connect() -> Any:
+    async def open_one() -> Connection:
         connection = Connection(*arguments, **{**options, "autocommit": True})
-        # The driver bounds the TCP connection at most, and not the greeting.
-        async with asyncio.timeout(CONNECT_S):
-            await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
+        await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
+        try:
             await connection.ask_most_bytes()
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    async def connect() -> Any:
+        # The driver bounds the TCP connection at most, and not the greeting.
+        return await opened(CONNECT_S, open_one(), Connection.close)
 
     return connect

@@ -7,21 +7,12 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
+from penstock.channels.db.server.quoting import TEXT
 from penstock.errors import DatabaseError
 
 _TOKENS: Final = {
-    # What stands in quotes, in comments or between dollars is text. MySQL's backslash escapes a quote, PostgreSQL's does not.
-    "mysql": re.compile(
-        r"(?P<text>'(?:[^'\\]|\\.|'')*+'|\"(?:[^\"\\]|\\.|\"\")*+\"|`[^`]*+`|--\s[^\n]*+|\#[^\n]*+|/\*.*?\*/)"
-        r"|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:)|%",
-        re.DOTALL,
-    ),
-    "postgresql": re.compile(
-        r"(?P<text>[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|/\*.*?\*/"
-        r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$)"
-        r"|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:)|%",
-        re.DOTALL,
-    ),
+    backend: re.compile(rf"(?P<text>{text})|(?P<escaped>\\:)|::|:=|(?<!\w):(?P<name>\w++)(?!:)|%", re.DOTALL)
+    for backend, text in TEXT.items()
 }
 _LONGEST_CACHED: Final = 4096
 

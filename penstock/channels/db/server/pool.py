@@ -54,8 +54,8 @@ class Pool:
             pool_reset_on_return=None,
             **driver.engine_options(url),
         )
-        # Connections that were used before then are asked for a sign of life.
-        self._suspect_s = 0.0
+        # When a connection was lost: those that were used before then are asked for a sign of life.
+        self._lost_s = 0.0
 
     def __repr__(self) -> str:
         return f"<Pool [{self._engine.pool.status()}]>"
@@ -90,9 +90,9 @@ class Pool:
             lent.proxied.info[_USED_S] = time.monotonic()
         lent.proxied.close()
 
-    def suspect(self) -> None:
+    def note_lost(self) -> None:
         """A connection was lost, and maybe the others with it."""
-        self._suspect_s = time.monotonic()
+        self._lost_s = time.monotonic()
 
     async def aclose(self) -> None:
         """Close what is not lent."""
@@ -119,7 +119,7 @@ class Pool:
         used_s = lent.proxied.info.get(_USED_S)
         if used_s is None:
             return True
-        is_recent = used_s > self._suspect_s and time.monotonic() - used_s < self._section.idle_test_s
+        is_recent = used_s > self._lost_s and time.monotonic() - used_s < self._section.idle_test_s
         # What it has heard may be a goodbye, or a harmless notice.
         if is_recent and not self._driver.has_heard(lent.raw):
             return True

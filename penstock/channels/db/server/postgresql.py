@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 from collections.abc import Generator
 from typing import Any, Final
@@ -15,6 +14,7 @@ from sqlalchemy import URL
 
 from penstock.channels.db.exact import crossing
 from penstock.channels.db.server.driver import CONNECT_S, Mode, Result, Written, check_isolation
+from penstock.channels.db.server.patience import opened
 from penstock.errors import DatabaseError
 
 #: How long the server is asked to end a statement.
@@ -63,8 +63,8 @@ class PostgreSQLDriver:
         arguments, options = url.get_dialect()().create_connect_args(url)
 
         async def connect() -> Connection:
-            async with asyncio.timeout(CONNECT_S):
-                return await Connection.connect(*arguments, **{**options, "autocommit": True})
+            opening = Connection.connect(*arguments, **{**options, "autocommit": True})
+            return await opened(CONNECT_S, opening, lambda connection: connection.pgconn.finish())
 
         return {"async_creator": connect}
 

@@ -46,7 +46,7 @@ class ServerQueries:
             return 0
         run = self._alone if query.transaction is None else self._inside
         try:
-            return await self._works.run(caller, partial(run, query, statement, want))  # type: ignore[no-any-return]
+            return await self._works.run(caller, partial(run, query, statement, want))
         except Exception as failure:  # noqa: BLE001 - raised again in words
             raise translated(failure, statement.text) from None
 
@@ -62,14 +62,14 @@ class ServerQueries:
 
     async def _alone(self, _query: Query, statement: Statement, want: Want, work: Work) -> int | Rows:
         answer, _ = await self._runner.alone(statement, partial(self._wanted, want=want), work)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     async def _inside(self, query: Query, statement: Statement, want: Want, work: Work) -> int | Rows:
         assert query.transaction is not None
         with self._transactions.entered(query.transaction, work.caller) as transaction:
             use = partial(self._wanted, want=want)
             answer, _ = await self._runner.inside(transaction, statement, use, work)
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def _begun(self, query: Query, caller: Caller) -> Query:
         if query.transaction is None or query.transaction >= 0:
@@ -89,7 +89,8 @@ class ServerQueries:
         if is_many and not has_names:
             msg = "a list of parameters for a statement that has no :name; nothing was run"
             raise DatabaseError(msg, "ProgrammingError")
-        return Statement(text, given if has_names else None, is_many, is_whole=True, keeps=keeps)
+        parameters = given if has_names else None
+        return Statement(text, parameters, is_many, is_whole=True, keeps=keeps, may_cut=keeps)
 
     async def _wanted(self, opened: OpenResult, want: Want) -> int | Rows:
         if want == "execute":

@@ -14,6 +14,7 @@ from penstock.channels.db.exact import crossing
 from penstock.channels.db.rows import Rows
 from penstock.channels.db.rows import too_large as result_too_large
 from penstock.channels.db.server.driver import Result
+from penstock.channels.db.stepping import over
 from penstock.errors import DatabaseError
 
 #: What one crossing brings: enough that a crossing (0.2 ms) does not count, little enough to hold N times.
@@ -35,6 +36,7 @@ class OpenResult:
         self.result = result
         # Read, and too large for the last chunk.
         self._kept: list[Any] = []
+        self._is_cut = False
         self._turned_s = time.monotonic()
 
     @property
@@ -48,7 +50,9 @@ class OpenResult:
         return self.is_read and not self._kept
 
     async def chunk(self, limit_bytes: int) -> Chunk:
-        """The next rows. Raises what the driver raises, and `DatabaseError` for a row that no frame can carry."""
+        """The next rows. Raises what the driver raises, and `DatabaseError` for a row that no frame can carry, or when others were passed over."""
+        if self._is_cut:
+            raise over()
         limit_bytes -= _AROUND_BYTES
         most = min(CHUNK_BYTES, limit_bytes)
         pieces: list[Raw] = []
@@ -105,7 +109,8 @@ class OpenResult:
         return self.is_read
 
     async def pass_all(self) -> None:
-        """Read it to its end and throw it away."""
+        """Read it to its end and throw it away. Raises what the driver raises."""
+        self._is_cut = self._is_cut or not self.is_done
         self._kept = []
         while not self.is_read:
             await self.result.rows()

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import DriverFailure, words_of
@@ -25,7 +25,8 @@ from penstock.channels.db.server.work import Work
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 
-Use: TypeAlias = Callable[[OpenResult], Awaitable[Any]]
+T = TypeVar("T")
+Use: TypeAlias = Callable[[OpenResult], Awaitable[T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Statement:
     """Of many none is kept when one fails, inside a transaction too."""
     keeps: bool = False
     """What is not read stays to be fetched."""
+    may_cut: bool = False
+    """Outside a transaction nobody counts on its effects when its rows are not read to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Left:
     opened: OpenResult
     lent: Lent
     transaction: Transaction | None
+    may_cut: bool = False
+    """As its statement's."""
 
 
 class Runner:
@@ -59,7 +64,7 @@ class Runner:
         self._pool = pool
         self._transactions = transactions
 
-    async def alone(self, statement: Statement, use: Use, work: Work) -> tuple[Any, Left | None]:
+    async def alone(self, statement: Statement, use: Use[T], work: Work) -> tuple[T, Left | None]:
         """What `use` makes of the result, and what is left of it."""
         ruling = check(statement.text, in_transaction=False)
         lent = await self._lend(work.caller, work)
@@ -71,11 +76,15 @@ class Runner:
                 opened = await self._send(lent, statement)
                 try:
                     answer = await use(opened)
-                    if statement.keeps and not opened.is_done:
-                        left = Left(opened, lent, None)
-                finally:
-                    if left is None:
-                        await self._settle(lent, opened)
+                except BaseException:
+                    await self._settle(lent, opened)
+                    raise
+                if statement.keeps and not opened.is_done:
+                    left = Left(opened, lent, None, statement.may_cut)
+                else:
+                    # The server is done with the statement when the last row is read: until then it may fail, and what
+                    # it has changed is not committed.
+                    await opened.pass_all()
                 if statement.is_many:
                     await self._driver.commit(lent.raw)
             # Should its caller have gone meanwhile, nobody asks for the rest.
@@ -86,14 +95,12 @@ class Runner:
         return answer, left
 
     async def inside(
-        self, transaction: Transaction, statement: Statement, use: Use, work: Work
-    ) -> tuple[Any, Left | None]:
+        self, transaction: Transaction, statement: Statement, use: Use[T], work: Work
+    ) -> tuple[T, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
         ruling = check(statement.text, in_transaction=True)
         left: Left | None = None
-        async with self._turn(transaction, work) as lent:
-            if transaction.result is not None and not transaction.result.is_read:
-                raise _unread()
+        async with self._turn(transaction, work, is_new=True) as lent:
             is_begun, transaction.is_begun = transaction.is_begun, True
             await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
             lent.is_spoilt |= ruling.leaves
@@ -105,7 +112,7 @@ class Runner:
                 await opened.pass_all()
         return answer, left
 
-    async def more(self, left: Left, use: Use, work: Work) -> Any:
+    async def more(self, left: Left, use: Use[T], work: Work) -> T:
         """More of a result, in a transaction that its caller has entered, or alone; it stays with whoever holds it."""
         if left.transaction is None:
             with self._noting(left.lent), work.on(left.lent):
@@ -119,8 +126,14 @@ class Runner:
             await self.more(left, OpenResult.pass_all, work)
             return
         try:
-            with work.on(left.lent):
-                await self._settle(left.lent, left.opened)
+            with self._noting(left.lent), work.on(left.lent):
+                if left.may_cut:
+                    await self._settle(left.lent, left.opened)
+                else:
+                    await left.opened.pass_all()
+        except BaseException:
+            left.lent.is_spoilt = True
+            raise
         finally:
             await self._pool.give(left.lent)
 
@@ -152,13 +165,17 @@ class Runner:
             is_gone = self._driver.is_gone(lent.raw, error)
             if is_gone:
                 lent.is_spoilt = True
-                self._pool.suspect()
+                self._pool.note_lost()
             raise DriverFailure(error, is_gone=is_gone) from error
 
     @asynccontextmanager
-    async def _turn(self, transaction: Transaction, work: Work) -> AsyncIterator[Lent]:
+    async def _turn(
+        self, transaction: Transaction, work: Work, *, is_new: bool = False
+    ) -> AsyncIterator[Lent]:
         async with transaction.turn:
             self._check(transaction)
+            if is_new and transaction.result is not None and not transaction.result.is_read:
+                raise _unread()
             if transaction.lent is None:
                 transaction.lent = await self._lend(work.caller, work)
             lent = transaction.lent

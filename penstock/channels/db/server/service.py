@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from penstock.channels.db.calls import End, Fetch, Query, Run, Want
 from penstock.channels.db.exact import arrived
+from penstock.channels.db.faults import stopping
 from penstock.channels.db.server.address import asynchronous, driver_of
 from penstock.channels.db.server.cursors import ServerCursors
 from penstock.channels.db.server.driver import USUAL
@@ -30,7 +31,7 @@ from penstock.channels.db.server.transactions import Transaction, Transactions
 from penstock.channels.db.server.work import Works
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelClosed, ChannelError
+from penstock.errors import ChannelError
 
 _decode_query: Final = msgspec.msgpack.Decoder(Query, ext_hook=arrived).decode
 _decode_run: Final = msgspec.msgpack.Decoder(Run, ext_hook=arrived).decode
@@ -75,8 +76,7 @@ class ServerDatabase:
         if method == "reset":
             return self.forget(caller)
         if self._is_closed:
-            msg = "the service is stopping and the database channel with it; nothing of the statement was run"
-            raise ChannelClosed(msg)
+            raise stopping()
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._queries.run(_decode_query(arguments), cast("Want", method), caller)
         if method in ("commit", "rollback"):

@@ -52,7 +52,7 @@ class Transactions:
         self._open: dict[int, Transaction] = {}
         # Numbers that callers have chosen, below zero.
         self._chosen: dict[tuple[Caller, int], int] = {}
-        # Why those that ended by themselves did, until their holder has heard of it.
+        # Why those that ended by themselves did, until their holder has ended them, too.
         self._over: dict[int, tuple[Caller, str]] = {}
 
     def __len__(self) -> int:
@@ -87,10 +87,14 @@ class Transactions:
             self._leave(transaction)
 
     def over(self, number: int, caller: Caller) -> DatabaseError:
-        """Why it is; told once."""
-        _, why = self._over.pop(number, (caller, "its block or its message has ended"))
+        """Why it is; told to every statement, for a handler may catch the first error and log the last."""
+        _, why = self._over.get(number, (caller, "its block or its message has ended"))
         msg = f"the transaction is over: {why}; nothing of the statement was run"
         return DatabaseError(msg, "OperationalError")
+
+    def forget_over(self, number: int) -> None:
+        """Its holder has ended it: nobody asks any more."""
+        self._over.pop(number, None)
 
     def is_open(self, number: int | None) -> bool:
         """False for none."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from penstock.channels.db.server.patience import within
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
+
+T = TypeVar("T")
 
 #: A server that was told gets so long before the work is cancelled after all.
 _PATIENCE_S: Final = 10.0
@@ -51,14 +53,14 @@ class Works:
         self._running: set[Work] = set()
         self._background: set[asyncio.Task[None]] = set()
 
-    async def run(self, caller: Caller, make: Callable[[Work], Coroutine[Any, Any, Any]]) -> Any:
+    async def run(self, caller: Caller, make: Callable[[Work], Coroutine[Any, Any, T]]) -> T:
         """The result of the work. A cancelled wait ends it on the server."""
         work = Work(caller)
-        work.task = asyncio.create_task(make(work), name="penstock-db-server")
+        task = work.task = asyncio.create_task(make(work), name="penstock-db-server")
         self._running.add(work)
-        work.task.add_done_callback(lambda task: self._ended(work, task))
+        task.add_done_callback(lambda task: self._ended(work, task))
         try:
-            return await asyncio.shield(work.task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.end(work)
             raise

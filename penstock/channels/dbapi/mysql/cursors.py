@@ -20,15 +20,14 @@ class Cursor(ServerCursor):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
+        self._owner = connection
         self._executed: str | None = None
         self._last_row_id: int | None = None
 
     @property
     def connection(self) -> Connection | None:
         """Its connection; None once it is closed."""
-        connection: Any = None if self._is_closed else self._connection
-        found: Connection | None = connection
-        return found
+        return None if self._is_closed else self._owner
 
     @property
     def description(self) -> tuple[tuple[Any, ...], ...] | None:

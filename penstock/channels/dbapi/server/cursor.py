@@ -69,7 +69,8 @@ class ServerCursor(ABC):
         """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame."""
         self.discard()
         count = 0
-        for batch in batches(rows, bound, limit_bytes=self._connection.session.link.limit_bytes):
+        limit_bytes = self._connection.session.link.limit_bytes
+        for batch in batches(statement, rows, bound, limit_bytes=limit_bytes):
             ran = self._connection.run(statement, batch, is_many=True)
             count += max(ran.chunk.row_count, 0)
             self._ran = ran

@@ -63,7 +63,8 @@ class Cursor:
         with self.connection.using(self):
             self._discard()
             count = 0
-            for batch in batches(rows, bound, limit_bytes=self.connection.session.link.limit_bytes):
+            limit_bytes = self.connection.session.link.limit_bytes
+            for batch in batches(statement, rows, bound, limit_bytes=limit_bytes):
                 ran = self.connection.run(statement, batch, is_many=True)
                 count += max(ran.chunk.row_count, 0)
             self._row_count = count
