@@ -6,13 +6,52 @@ import sqlite3
 from importlib.util import find_spec
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Pool, create_engine
+from sqlalchemy import Connection as AlchemyConnection
+from sqlalchemy import Engine, Pool, create_engine
 
+from penstock.channels.db.calls import Ran
+from penstock.channels.dbapi.sqlite.connection import Connection
 from penstock.config.database import DatabaseSection
-from penstock.errors import ConfigurationError
+from penstock.errors import ConfigurationError, TransactionUndone
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.sqlite_dialect import is_locked
+
+
+class UndoneConnection(Connection):
+    """The driver's connection, which refuses to commit what came after an error that undid all, for the whole."""
+
+    undone_by: sqlite3.Error | None = None
+    """The error that took the transaction away, until somebody rolls back."""
+
+    def run(self, statement: Any, parameters: Any, *, is_many: bool = False, is_script: bool = False) -> Ran:
+        """As the driver's connection."""
+        was_inside = self.session.in_transaction
+        try:
+            return super().run(statement, parameters, is_many=is_many, is_script=is_script)
+        except sqlite3.Error as error:
+            if was_inside and not self.session.in_transaction and self.isolation_level is not None:
+                self.undone_by = error
+                self._savepoints.clear()
+                # Without a transaction each further statement of the handler would be committed by itself.
+                self.session.begin()
+            raise
+
+    def begin(self) -> None:
+        """As the driver's connection."""
+        if self.undone_by is not None:
+            # A rollback that follows a refused commit SQLAlchemy keeps to itself.
+            self._rollback()
+        super().begin()
+
+    def _commit(self) -> None:
+        if self.undone_by is not None:
+            raise TransactionUndone from self.undone_by
+        super()._commit()
+
+    def _rollback(self) -> None:
+        self.undone_by = None
+        super()._rollback()
 
 
 class SqliteChannelKind(DatabaseKind):
@@ -20,7 +59,7 @@ class SqliteChannelKind(DatabaseKind):
 
     opens_connections = False
 
-    def begin_stream(self, connection: Connection) -> None:
+    def begin_stream(self, connection: AlchemyConnection) -> None:
         """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
         connection.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -78,6 +117,7 @@ class SqliteChannelKind(DatabaseKind):
             pool_reset_on_return=None,
             # As the worker's own connection: what a message has read nobody else changes before it commits.
             immediate=True,
+            connect_args={"factory": UndoneConnection},
         )
 
 

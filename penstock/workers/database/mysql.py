@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
 from penstock.channels.db.leftovers import left_by
+from penstock.channels.db.server.lengths import QUESTION, check_length
 from penstock.errors import ConnectionMisused, TransactionUndone
 from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
 
@@ -41,6 +42,8 @@ class WatchedConnection(_Connection):
     """The driver's connection, noting in `left` what outlives a rollback."""
 
     left: str | None = None
+    #: What the server takes in one packet.
+    most_bytes: int | None = None
     #: The deadlock that took the transaction away, until somebody rolls back.
     undone_by: BaseException | None = None
     #: The driver's own: the last result.
@@ -58,8 +61,10 @@ class WatchedConnection(_Connection):
             super().close()
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - the driver's signature
-        """As the driver's."""
+        """As the driver's. Raises `DataError` for a statement that the server would answer by ending the connection."""
         text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes | bytearray) else sql
+        sql = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
+        check_length(sql, self.most_bytes)
         self.left = self.left or left_by(text)
         self._refuse_amid_stream()
         with self._question():
@@ -169,6 +174,9 @@ class MySQLKind(MySQLFamilyKind):
         ) -> WatchedConnection:
             usual_s = options.get("read_timeout")
             raw = WatchedConnection(*args, **{**options, "read_timeout": usual_s or _GREETING_TIMEOUT_S})
+            with raw.cursor() as cursor:
+                cursor.execute(QUESTION)
+                [(raw.most_bytes,)] = cursor.fetchall()
             raw._read_timeout = usual_s  # noqa: SLF001
             return raw
 

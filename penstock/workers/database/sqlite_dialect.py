@@ -13,12 +13,14 @@ import functools
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from penstock.errors import TransactionUndone
 
 #: SQLite waits inside C code, where no deadline can reach it, so it waits in pieces of this.
 _WAIT_PIECE_S: Final = 1.0
@@ -63,6 +65,8 @@ class WatchedConnection(sqlite3.Connection):
         super().__init__(*args, **options)
         self.left: str | None = None
         self.is_autocommit = False
+        self.undone_by: sqlite3.Error | None = None
+        """The error that took the transaction away, until somebody rolls back."""
         self._cursors: list[ReferenceType[sqlite3.Cursor]] = []
         self._prune_at = _CURSORS_BEFORE_PRUNING
         self.beginning = super().cursor()
@@ -70,7 +74,7 @@ class WatchedConnection(sqlite3.Connection):
 
     def cursor(self, factory: Callable[[sqlite3.Connection], _CursorT] | None = None) -> _CursorT:
         """As the driver's, remembered for as long as somebody holds it."""
-        made = super().cursor() if factory is None else super().cursor(factory)
+        made = super().cursor(WatchedCursor if factory is None else factory)
         self._cursors.append(ref(made))
         if len(self._cursors) > self._prune_at:
             self._cursors = [cursor for cursor in self._cursors if cursor() is not None]
@@ -89,6 +93,25 @@ class WatchedConnection(sqlite3.Connection):
         """As the driver's."""
         return self.cursor().executescript(*args)
 
+    def commit(self) -> None:
+        """As the driver's. Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
+        if self.undone_by is not None:
+            raise TransactionUndone from self.undone_by
+        super().commit()
+
+    def rollback(self) -> None:
+        """As the driver's."""
+        self.undone_by = None
+        super().rollback()
+
+    def note_failed(self, error: sqlite3.Error) -> None:
+        """A statement inside a transaction failed; SQLite undoes all of it with some: OR ROLLBACK, a full disk, an interrupt."""
+        if self.in_transaction or self.is_autocommit:
+            return
+        self.undone_by = error
+        # Without a transaction each further statement of the handler would be committed by itself.
+        self.beginning.execute("BEGIN")
+
     def close_cursors(self) -> None:
         """End each result that is still open: it would keep reading the database as it was, and block commits."""
         for cursor in self._cursors:
@@ -96,6 +119,28 @@ class WatchedConnection(sqlite3.Connection):
             if alive is not None:
                 alive.close()
         self._cursors.clear()
+
+
+class WatchedCursor(sqlite3.Cursor):
+    """The driver's cursor, which tells its connection of what failed inside a transaction."""
+
+    def execute(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._watched(super().execute, args)
+
+    def executemany(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._watched(super().executemany, args)
+
+    def _watched(self, run: Callable[..., object], args: tuple[Any, ...]) -> Self:
+        was_inside = self.connection.in_transaction
+        try:
+            run(*args)
+        except sqlite3.Error as error:
+            if was_inside:
+                cast("WatchedConnection", self.connection).note_failed(error)
+            raise
+        return self
 
 
 def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., int]:
@@ -173,6 +218,9 @@ class OwnSqliteDialect(SQLiteDialect_pysqlite):
         raw = dbapi_connection.dbapi_connection
         if raw.is_autocommit:
             return
+        if raw.undone_by is not None:
+            # A rollback that follows a refused commit SQLAlchemy keeps to itself.
+            raw.rollback()
         try:
             raw.beginning.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:

@@ -328,6 +328,22 @@ async def test_ctx_db_begins_a_transaction_with_its_first_statement(case: Case, 
     assert case.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
 
 
+async def test_more_parameters_than_postgresql_counts_fail_their_statement_alone(
+    case: Case, worker: Worker
+) -> None:
+    if case.kind == "mariadb":
+        pytest.skip("only PostgreSQL counts parameters, in 16 bits")
+    statement = f"SELECT {' + '.join(['%s'] * 65_536)}"
+    for begins in (False, True):
+        failed = await worker.fail(statement, [1] * 65_536, begins=begins)
+        assert (failed.name, failed.is_lost) == ("OperationalError", False)
+        assert "65535" in failed.text
+        if begins:
+            await worker.run("INSERT INTO t VALUES (1, 'a')", transaction=failed.transaction)
+            assert await worker.end(failed) is None
+    assert await worker.rows("SELECT id FROM t") == [[1]]
+
+
 async def test_a_library_that_knows_no_chunks_sends_row_by_row(
     case: Case, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,3 +248,20 @@ async def test_worker_processes_go_through_the_loop_which_says_goodbye(server_pl
     with server_place.outside() as other:
         assert other.exec_driver_sql("SELECT name FROM authors").scalar_one() == "40"
     assert server_place.connections_once(0) == []
+
+
+def test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone(
+    mariadb_place: Place, way: DatabaseWay
+) -> None:
+    def handler(_: int, ctx: Context) -> None:
+        put(ctx, 1)
+        ctx.connection.execute(text("SELECT length(:long)"), {"long": "x" * 17 * 2**20})
+
+    place = Place("mariadb", mariadb_place.url, mariadb_place.server, way)
+    with place.worker(handler, store) as worker:
+        outcome = worker.run().outcome
+        assert isinstance(outcome, Raised)
+        assert "max_allowed_packet" in str(outcome) or "limits.frame_bytes" in str(outcome)
+        assert outcome.charged
+        assert worker.run(2, "q1").verdict == "acked"
+    assert [number for number, *_ in place.rows()] == [2]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiomysql import Cursor  # type: ignore[import-untyped]
 from pymysql import err
-from pymysql.constants import FIELD_TYPE, SERVER_STATUS
+from pymysql.constants import ER, FIELD_TYPE, SERVER_STATUS
 from pymysql.protocol import EOFPacketWrapper, MysqlPacket, OKPacketWrapper
 from sqlalchemy import URL
 
@@ -163,10 +163,10 @@ class MySQLDriver:
             other.close()
 
     async def was_undone(self, raw: Any, error: BaseException) -> bool:
-        """A deadlock takes the transaction with it; after other errors the server is asked."""
-        if error.args[:1] == (_DEADLOCK,):
+        """A deadlock takes the transaction with it, or the end of its connection; after other errors the server is asked."""
+        if raw.closed or error.args[:1] == (_DEADLOCK,):
             return True
-        if not raw.get_transaction_status():
+        if not raw.get_transaction_status() or raw.has_committed_before:
             return False
         await raw.ping(reconnect=False)
         return not raw.get_transaction_status()
@@ -176,7 +176,9 @@ class MySQLDriver:
         return isinstance(error, err.MySQLError | OSError)
 
     def is_gone(self, raw: Any, error: BaseException) -> bool:
-        """By its code, or because the socket is closed."""
+        """By its code, or because the socket is closed; not when the statement was too long, which is its own fault."""
+        if error.args[:1] == (ER.NET_PACKET_TOO_LARGE,):
+            return False
         return raw.closed or isinstance(error, OSError) or (bool(error.args) and error.args[0] in _GONE)
 
     def arguments_of(self, error: BaseException) -> list[Any]:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import aiomysql  # type: ignore[import-untyped]
 from pymysql import err
-from pymysql.constants import CLIENT, CR
+from pymysql.constants import CLIENT, CR, ER
 from pymysql.converters import escape_item
 from sqlalchemy import URL
 
+from penstock.channels.db.leftovers import COMMENTS
 from penstock.channels.db.server.driver import CONNECT_S
+from penstock.channels.db.server.lengths import QUESTION, check_length
 from penstock.channels.db.server.patience import opened
+
+#: Statements that commit what was before them, also when they fail themselves.
+_COMMITTING: Final = re.compile(
+    COMMENTS
+    + r"(?:ALTER|ANALYZE|BEGIN|CHECK|CREATE|DROP|FLUSH|GRANT|LOCK|OPTIMIZE|RENAME|REPAIR|REVOKE|START|TRUNCATE)\b",
+    re.IGNORECASE,
+)
+_START_CHARACTERS: Final = 1024
 
 
 class Connection(aiomysql.Connection):  # type: ignore[misc]
@@ -21,15 +32,34 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
     is_dirty = False
     """True once it was asked something since the last commit or rollback, unless each statement commits."""
 
+    has_committed_before = False
+    """True when its last statement was one that commits what was before it, should it fail, too."""
+    most_bytes: int | None = None
+    """What the server takes in one packet, command and statement."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # As PyMySQL: what is smuggled in behind a semicolon is an error.
         self.client_flag &= ~CLIENT.MULTI_STATEMENTS
 
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - the driver's signature
-        """As the driver's."""
+        """As the driver's. Raises `DataError` for a statement that the server would answer by ending the connection."""
+        text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
+        check_length(text, self.most_bytes)
         self.is_dirty = self.is_dirty or not self.get_autocommit()
-        return await super().query(sql, unbuffered)
+        self.has_committed_before = _COMMITTING.match(_start_of(sql)) is not None
+        try:
+            return await super().query(text, unbuffered)
+        except err.OperationalError as error:
+            if error.args[:1] == (ER.NET_PACKET_TOO_LARGE,):
+                # The server ends it behind this answer.
+                self.close()
+            raise
+
+    async def ask_most_bytes(self) -> None:
+        """Ask the server how long a statement may be."""
+        await self.query(QUESTION)
+        self.most_bytes = int(self._result.rows[0][0])
 
     async def commit(self) -> None:
         """As the driver's."""
@@ -57,6 +87,11 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
         return escape_item(obj, self.charset) if isinstance(obj, bytes) else super().escape(obj)
 
 
+def _start_of(sql: Any) -> str:
+    start = sql[:_START_CHARACTERS]
+    return start if isinstance(start, str) else bytes(start).decode("utf-8", "replace")
+
+
 def creator(url: URL) -> Callable[[], Awaitable[Any]]:
     """What opens a connection that commits each statement by itself."""
     arguments, options = url.get_dialect()().create_connect_args(url)
@@ -64,6 +99,11 @@ def creator(url: URL) -> Callable[[], Awaitable[Any]]:
     async def open_one() -> Connection:
         connection = Connection(*arguments, **{**options, "autocommit": True})
         await connection._connect()  # noqa: SLF001 - as aiomysql.connect does
+        try:
+            await connection.ask_most_bytes()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     async def connect() -> Any:

@@ -221,9 +221,13 @@ class PostgreSQLResult:
             self._has_company = True
             wire.enter_pipeline_mode()
             wire.send_query_params(begin, None)
-            wire.send_query_params(
-                query.query, query.params, param_types=query.types, param_formats=query.formats
-            )
+            try:
+                wire.send_query_params(
+                    query.query, query.params, param_types=query.types, param_formats=query.formats
+                )
+            except Exception:
+                yield from self._send_begin_alone()
+                raise
             wire.pipeline_sync()
             yield from generators.send(wire)
             yield from self._pass_begin()
@@ -232,6 +236,13 @@ class PostgreSQLResult:
         else:
             wire.set_single_row_mode()
         yield from self._taken()
+
+    def _send_begin_alone(self) -> PQGen[None]:
+        # The library takes no statement with so many parameters: as elsewhere, the transaction is open after it.
+        self._raw.pgconn.pipeline_sync()
+        yield from generators.send(self._raw.pgconn)
+        yield from _passed(self._raw.pgconn)
+        yield from self._end()
 
     def _pass_begin(self) -> PQGen[None]:
         result = yield from generators.fetch(self._raw.pgconn)
