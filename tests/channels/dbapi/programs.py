@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, TypeAlias
@@ -28,5 +29,8 @@ def rows(connection: Any, statement: str, parameters: Any = None) -> Any:
 
 
 def said(program: Program, connection: Any) -> list[str]:
-    """What a program yielded, each value as it is written: 1 is not True then, nor Decimal('1.0') Decimal('1')."""
-    return [repr(value) for value in program(connection)]
+    """What a program yielded, each value as it is written: 1 is not True then, nor Decimal('1.0') Decimal('1').
+
+    Without addresses, which say nothing of a value.
+    """
+    return [re.sub(r" at 0x[0-9a-f]+", "", repr(value)) for value in program(connection)]

@@ -12,16 +12,16 @@ from pymysql.constants import CLIENT, CR, ER
 from pymysql.converters import escape_item
 from sqlalchemy import URL
 
-from penstock.channels.db.leftovers import COMMENTS
 from penstock.channels.db.server.driver import CONNECT_S
 from penstock.channels.db.server.lengths import QUESTION, check_length
 from penstock.channels.db.server.patience import opened
 
+_IN_FRONT: Final = r"(?:\s|\(|--\s[^\n]*+|\#[^\n]*+|/\*[^!].*?\*/)*+"
 #: Statements that commit what was before them, also when they fail themselves.
 _COMMITTING: Final = re.compile(
-    COMMENTS
+    _IN_FRONT
     + r"(?:ALTER|ANALYZE|BEGIN|CHECK|CREATE|DROP|FLUSH|GRANT|LOCK|OPTIMIZE|RENAME|REPAIR|REVOKE|START|TRUNCATE)\b",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
 _START_CHARACTERS: Final = 1024
 
