@@ -299,9 +299,9 @@ def test_mysqls_errors_are_told_apart(error: Exception, verdict: str | None) -> 
 def test_what_follows_a_statement_that_a_deadline_cut_off_is_refused_and_charged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[str] = []
+    asked: list[bytes] = []
 
-    def cut_off(_connection: object, statement: str, _unbuffered: bool) -> int:
+    def cut_off(_connection: object, statement: bytes, _unbuffered: bool) -> int:
         asked.append(statement)
         raise DeadlineExceeded("late")
 
@@ -314,7 +314,7 @@ def test_what_follows_a_statement_that_a_deadline_cut_off_is_refused_and_charged
             follow()
     with pytest.raises(mysql.CutOffError, match="cut off") as caught:
         raw.query("SELECT 2")
-    assert asked == ["SELECT 1"], "the answer to the first is still on its way"
+    assert asked == [b"SELECT 1"], "the answer to the first is still on its way"
     worker = worker_of_absent_mysql()
     assert not worker.own.is_lost(caught.value)
     worker.own.close()
