@@ -21,6 +21,8 @@ from penstock.config.bus import BusSection
 
 #: A queue in trouble may take the connection down at once, again and again: that is not tried more often, or logged.
 RECONNECT_CAP_S: Final = 10.0
+#: The wait has grown to that after so many: here it is the queue that cuts the connection, and not the network.
+MOST_SHORT_LIVED: Final = 7
 
 _log = structlog.get_logger("penstock.buses.rabbitmq")
 
@@ -32,7 +34,9 @@ class Aside:
         patient = section.model_copy(
             update={"reconnect_cap_s": max(section.reconnect_cap_s, RECONNECT_CAP_S)}
         )
-        self._connection = Supervised("consuming aside", patient, random, self._on_up)
+        self._connection = Supervised(
+            "consuming aside", patient, random, self._on_up, most_short_lived=MOST_SHORT_LIVED
+        )
         self.consumers = Consumers([], sink, self._connection.login, random, watch_s=section.watch_s)
         self._starting: set[asyncio.Task[None]] = set()
 

@@ -64,6 +64,7 @@ class Supervised:
 
     `on_down` is called whenever it cannot be used any more, `on_blocked` when the broker's memory or disk alarm begins
     for this connection and when it ends; with the connection the alarm is forgotten, the next one is told again.
+    After how many connections in a row that were lost at once the wait grows no more is `most_short_lived`.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Supervised:
         *,
         on_down: Callable[[], None] = _nothing,
         on_blocked: OnBlocked = lambda _: None,
+        most_short_lived: int = MOST_SHORT_LIVED,
     ) -> None:
         self._purpose = purpose
         self._section = section
@@ -82,6 +84,7 @@ class Supervised:
         self._on_up = on_up
         self._on_down = on_down
         self._on_blocked = on_blocked
+        self._most_short_lived = most_short_lived
         self._url, self._tls = address(section)
         self._connection: Connection | None = None
         self._wire = Wire()
@@ -155,7 +158,7 @@ class Supervised:
             await asyncio.wait((lost,))
             # One that is let in and thrown out again is not back: without this it would be tried many times a second.
             is_steady = time.monotonic() - up_s >= STEADY_S
-            short_lived = 0 if is_steady else min(short_lived + 1, MOST_SHORT_LIVED)
+            short_lived = 0 if is_steady else min(short_lived + 1, self._most_short_lived)
             self._set_down()
             _log.warning(
                 "connection to the broker lost: it is opened again; what runs goes on, what is published waits for it",
