@@ -68,6 +68,17 @@ def pack(cursor: sqlite3.Cursor, *, first_only: bool, limit_bytes: int) -> Rows:
     return Rows(columns, pieces)
 
 
+def fitting(rows: list[Any], room_bytes: int) -> tuple[int, bytes]:
+    """How many of the rows fit, and those, encoded; mostly all do."""
+    count = len(rows)
+    while count:
+        encoded = _encode(rows[:count])
+        if len(encoded) <= room_bytes:
+            return count, encoded
+        count //= 2
+    return 0, b""
+
+
 def unpacker(columns: Sequence[str], shape: Shape | None) -> Unpacker:
     """What makes plain dicts of a piece's rows; of two columns with one name the last wins, so name them apart with AS."""
     names, processors = (columns, []) if shape is None else shape.of(columns)

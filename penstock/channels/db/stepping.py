@@ -19,6 +19,7 @@ from msgspec.msgpack import Ext
 from penstock.channels.db.calls import Chunk, Failed, Ran, Run
 from penstock.channels.db.opening import GuardedConnection
 from penstock.channels.db.pragmas import check_pragma
+from penstock.channels.db.rows import fitting
 from penstock.channels.db.statements import ALONE, GROUPED, REFUSED_VERBS, may_write, verb_of, why_refused
 from penstock.errors import DatabaseBusy, DatabaseError, PenstockError
 
@@ -233,7 +234,7 @@ def _read(found: OpenCursor, limit_bytes: int) -> Chunk:
     while size < most:
         rows = found.kept or found.cursor.fetchmany(found.wanted)
         found.is_read |= not found.kept and len(rows) < found.wanted
-        taken, encoded = _fitting(rows, limit_bytes - size)
+        taken, encoded = fitting(rows, limit_bytes - size)
         if not taken and rows and not pieces:
             raise too_large(limit_bytes)
         if taken:
@@ -248,17 +249,6 @@ def _read(found: OpenCursor, limit_bytes: int) -> Chunk:
         if found.is_read:
             return Chunk(pieces, is_last=True, row_count=found.cursor.rowcount)
     return Chunk(pieces, is_last=False)
-
-
-def _fitting(rows: list[Any], room_bytes: int) -> tuple[int, bytes]:
-    """How many of the rows fit, and those, encoded; mostly all do."""
-    count = len(rows)
-    while count:
-        encoded = _encode(rows[:count])
-        if len(encoded) <= room_bytes:
-            return count, encoded
-        count //= 2
-    return 0, b""
 
 
 def _size(pieces: list[Raw]) -> int:

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from penstock.channels.db.calls import Chunk
 from penstock.channels.db.exact import crossing
-from penstock.channels.db.rows import Rows
+from penstock.channels.db.rows import Rows, fitting
 from penstock.channels.db.rows import too_large as result_too_large
 from penstock.channels.db.server.driver import Result
 from penstock.channels.db.stepping import over
@@ -61,7 +61,7 @@ class OpenResult:
             rows = self._kept or await self._rows()
             if not rows:
                 return Chunk(pieces, is_last=True, row_count=self.result.row_count)
-            taken, encoded = _fitting(rows, limit_bytes - size)
+            taken, encoded = fitting(rows, limit_bytes - size)
             self._kept = rows[taken:]
             if taken:
                 pieces.append(Raw(encoded))
@@ -133,17 +133,6 @@ class OpenResult:
         if time.monotonic() - self._turned_s > _TURN_S:
             await asyncio.sleep(0)
             self._turned_s = time.monotonic()
-
-
-def _fitting(rows: list[Any], room_bytes: int) -> tuple[int, bytes]:
-    """How many of the rows fit, and those, encoded; mostly all do."""
-    count = len(rows)
-    while count:
-        encoded = _encode(rows[:count])
-        if len(encoded) <= room_bytes:
-            return count, encoded
-        count //= 2
-    return 0, b""
 
 
 def _row_too_large(limit_bytes: int) -> DatabaseError:

@@ -191,9 +191,7 @@ class Runner:
         opened = transaction.result
         if not isinstance(failure, DriverFailure):
             if opened is not None:
-                # Refused by us amid its rows, which stand in the way of the next statement.
-                with suppress(Exception):
-                    await opened.pass_all()
+                await self._pass_refused(transaction, lent, opened)
             return
         if failure.is_gone:
             self._transactions.abandon(transaction, f"its connection to the server was lost ({failure})")
@@ -207,6 +205,18 @@ class Runner:
         if is_undone:
             self._transactions.abandon(
                 transaction, f"the server has rolled it back ({words_of(failure.error)})"
+            )
+
+    async def _pass_refused(self, transaction: Transaction, lent: Lent, opened: OpenResult) -> None:
+        """Refused by us amid its rows, which stand in the way of the next statement."""
+        try:
+            await opened.pass_all()
+        except Exception as error:
+            if not self._driver.is_error(error):
+                raise
+            lent.is_spoilt = True
+            self._transactions.abandon(
+                transaction, f"the rest of a result could not be read ({words_of(error)})"
             )
 
     async def _lend(self, caller: Caller, work: Work) -> Lent:
