@@ -16,7 +16,6 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError
 
 from penstock import App, Context, HandlerError
-from penstock.channels.dbapi.link import Link
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.testing import Worker, embedded_service
@@ -48,20 +47,6 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     with made.worker:
         made.run("make")
         yield made
-
-
-@pytest.fixture
-def crossed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The methods called over the channel."""
-    methods: list[str] = []
-    call = Link.call
-
-    def noted(link: Link, method: str, arguments: object, result: Any) -> Any:
-        methods.append(method)
-        return call(link, method, arguments, result)
-
-    monkeypatch.setattr(Link, "call", noted)
-    return methods
 
 
 def test_orm_and_core_share_a_message_s_transaction(case: Case) -> None:

@@ -14,7 +14,6 @@ from penstock.app.application import App
 from penstock.app.context import Context
 from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
-from penstock.channels.dbapi.link import Link
 from penstock.testing import embedded_service
 from tests.workers import channel_application
 from tests.workers.channel_application import application
@@ -50,20 +49,6 @@ def case(server_place: Place) -> Iterator[Case]:
         running.worker._state.found = None
         made.run("make")
         yield made
-
-
-@pytest.fixture
-def crossed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The methods called over the channel."""
-    methods: list[str] = []
-    call = Link.call
-
-    def noted(link: Link, method: str, arguments: object, result: Any) -> Any:
-        methods.append(method)
-        return call(link, method, arguments, result)
-
-    monkeypatch.setattr(Link, "call", noted)
-    return methods
 
 
 def test_orm_and_core_share_a_message_s_transaction(case: Case) -> None:
