@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import aio_pika
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
@@ -126,6 +127,9 @@ async def _fill(url: str, queue: str, count: int) -> None:
     await bus.connect()
     await bus.declare([QueueDeclaration(name=queue)])
     await bus.aclose()
+    # What the contestant before left unacked would come redelivered, which Penstock runs one by one.
+    async with await aio_pika.connect(url) as connection:
+        await (await (await connection.channel()).get_queue(queue)).purge()
     bodies = ({"id": number, "note": f"message {number}"} for number in range(1, count + 1))
     async with AsyncClient(url) as client:
         async for _ in client.publish_many((queue, body) for body in bodies):

@@ -141,7 +141,10 @@ def unpacked(body: bytes, encoding: str | None, limit_bytes: int) -> bytes:
 
 def _refuse_loose(text: str) -> None:
     """What pydantic's parser lets pass is refused first: duplicate keys, NaN, 1e999, numbers of 5,000 digits."""
-    json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+    if text.startswith("\ufeff"):
+        msg = "it begins with a byte order mark (BOM)"
+        raise ValueError(msg)
+    _STRICT.decode(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -167,6 +170,12 @@ def _finite(digits: str) -> float:
 def _refuse_constant(name: str) -> NoReturn:
     msg = f"{name} is not JSON"
     raise ValueError(msg)
+
+
+#: Made once: `json.loads` with hooks makes one for each text, which takes as long as reading a small one.
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def _in_words(error: ValidationError, handler: AnyHandler) -> str:

@@ -113,9 +113,9 @@ class DatabaseStub:
             self.link.reset()
             self._transaction = None
             self._is_unsettled = self._has_streamed = False
-        self._forget(list(self._streams))
-        self._cursors.clear()
-        self._dropped.clear()
+            self._forget(list(self._streams))
+            self._cursors.clear()
+            self._dropped.clear()
 
     def begin(self) -> int:
         """Begin a transaction; returns its number. Raises `DatabaseError` when one is open."""

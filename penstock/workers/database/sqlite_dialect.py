@@ -126,21 +126,25 @@ class WatchedCursor(sqlite3.Cursor):
 
     def execute(self, *args: Any) -> Self:
         """As the driver's."""
-        return self._watched(super().execute, args)
+        was_inside = self.connection.in_transaction
+        try:
+            return super().execute(*args)
+        except sqlite3.Error as error:
+            self._note(error, was_inside)
+            raise
 
     def executemany(self, *args: Any) -> Self:
         """As the driver's."""
-        return self._watched(super().executemany, args)
-
-    def _watched(self, run: Callable[..., object], args: tuple[Any, ...]) -> Self:
         was_inside = self.connection.in_transaction
         try:
-            run(*args)
+            return super().executemany(*args)
         except sqlite3.Error as error:
-            if was_inside:
-                cast("WatchedConnection", self.connection).note_failed(error)
+            self._note(error, was_inside)
             raise
-        return self
+
+    def _note(self, error: sqlite3.Error, was_inside: bool) -> None:
+        if was_inside:
+            cast("WatchedConnection", self.connection).note_failed(error)
 
 
 def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., int]:
