@@ -130,7 +130,8 @@ class WatchedCursor(sqlite3.Cursor):
         try:
             return super().execute(*args)
         except sqlite3.Error as error:
-            self._note(error, was_inside)
+            if was_inside:
+                self._tell(error)
             raise
 
     def executemany(self, *args: Any) -> Self:
@@ -139,12 +140,12 @@ class WatchedCursor(sqlite3.Cursor):
         try:
             return super().executemany(*args)
         except sqlite3.Error as error:
-            self._note(error, was_inside)
+            if was_inside:
+                self._tell(error)
             raise
 
-    def _note(self, error: sqlite3.Error, was_inside: bool) -> None:
-        if was_inside:
-            cast("WatchedConnection", self.connection).note_failed(error)
+    def _tell(self, error: sqlite3.Error) -> None:
+        cast("WatchedConnection", self.connection).note_failed(error)
 
 
 def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., int]:
