@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import DriverFailure, words_of
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent, Pool
 from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
@@ -59,8 +60,9 @@ class Left:
 class Runner:
     """Runs statements. Raises `DriverFailure`, and `DatabaseError` for what is refused here."""
 
-    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions) -> None:
+    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions, log: ServerLog) -> None:
         self._driver = driver
+        self._log = log
         self._pool = pool
         self._transactions = transactions
 
@@ -70,7 +72,7 @@ class Runner:
         lent = await self._lend(work.caller, work)
         left: Left | None = None
         try:
-            with self._noting(lent), work.on(lent):
+            with self._noting(lent, work), work.on(lent):
                 await self._driver.prepare(lent.raw, USUAL if statement.is_many else None, is_begun=False)
                 lent.is_spoilt |= ruling.leaves
                 opened = await self._send(lent, statement)
@@ -115,7 +117,7 @@ class Runner:
     async def more(self, left: Left, use: Use[T], work: Work) -> T:
         """More of a result, in a transaction that its caller has entered, or alone; it stays with whoever holds it."""
         if left.transaction is None:
-            with self._noting(left.lent), work.on(left.lent):
+            with self._noting(left.lent, work), work.on(left.lent):
                 return await use(left.opened)
         async with self._turn(left.transaction, work):
             return await use(left.opened)
@@ -126,7 +128,7 @@ class Runner:
             await self.more(left, OpenResult.pass_all, work)
             return
         try:
-            with self._noting(left.lent), work.on(left.lent):
+            with self._noting(left.lent, work), work.on(left.lent):
                 if left.may_cut:
                     await self._settle(left.lent, left.opened)
                 else:
@@ -146,7 +148,7 @@ class Runner:
             if lent is None:
                 return
             try:
-                with self._noting(lent):
+                with self._noting(lent, is_commit=is_commit):
                     await self._pass_rest(lent, transaction.result, all_of_it=is_commit)
                     if is_commit and self._driver.is_undone(lent.raw):
                         raise _undone()
@@ -156,7 +158,7 @@ class Runner:
                 await self._pool.give(lent)
 
     @contextmanager
-    def _noting(self, lent: Lent) -> Iterator[None]:
+    def _noting(self, lent: Lent, work: Work | None = None, *, is_commit: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -165,7 +167,8 @@ class Runner:
             is_gone = self._driver.is_gone(lent.raw, error)
             if is_gone:
                 lent.is_spoilt = True
-                self._pool.note_lost()
+                if work is None or not work.is_ending:
+                    self._pool.note_lost(lent.caller, error, is_commit=is_commit)
             raise DriverFailure(error, is_gone=is_gone) from error
 
     @asynccontextmanager
@@ -180,7 +183,7 @@ class Runner:
                 transaction.lent = await self._lend(work.caller, work)
             lent = transaction.lent
             try:
-                with self._noting(lent), work.on(lent):
+                with self._noting(lent, work), work.on(lent):
                     yield lent
             except Exception as failure:
                 await self._after(transaction, lent, failure)
@@ -233,9 +236,13 @@ class Runner:
         return OpenResult(await self._driver.run(lent.raw, text, parameters))
 
     async def _settle(self, lent: Lent, opened: OpenResult) -> None:
-        with suppress(Exception):
+        """Have the connection back; it is closed when that costs too much, or fails, and raises nothing: an error may be on its way."""
+        try:
             if await opened.pass_little() or await self._driver.cut(lent.raw):
                 return
+        except Exception as error:  # noqa: BLE001 - told, but for the end of the connection, which is told as such
+            if not (self._driver.is_error(error) and self._driver.is_gone(lent.raw, error)):
+                self._log.rest_failed(lent.caller, error)
         lent.is_spoilt = True
 
     async def _pass_rest(self, lent: Lent, opened: OpenResult | None, *, all_of_it: bool) -> None:
