@@ -13,6 +13,10 @@ from penstock.errors import DatabaseBusy, DatabaseError
 _PLAIN: Final = (TypeError, ValueError, KeyError, IndexError, OverflowError)
 #: What stands for the statement at the end of a transaction.
 COMMIT: Final = "commit"
+#: Why a statement was ended on the server.
+GIVEN_UP: Final = (
+    "nobody waited for it any more (a timeout or a cancellation in the handler, or its message is over)"
+)
 #: As the server itself would say that it has no connection left, by database: code and SQLSTATE.
 _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 
@@ -20,11 +24,13 @@ _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 class DriverFailure(Exception):  # noqa: N818 - never leaves this package
     """What the driver raised, on its way to the caller."""
 
-    def __init__(self, error: Exception, *, is_gone: bool) -> None:
+    def __init__(self, error: Exception, *, is_gone: bool, is_ended: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.is_gone = is_gone
         """The connection ended with it."""
+        self.is_ended = is_ended
+        """Nobody waited for the statement any more, so the server was told to end it."""
 
 
 def words_of(error: BaseException) -> str:
@@ -41,7 +47,9 @@ def translated(failure: Exception, statement: str) -> Exception:
     made: Exception
     if isinstance(failure, DriverFailure):
         words = words_of(failure.error)
-        if failure.is_gone and statement == COMMIT:
+        if failure.is_ended:
+            made = DatabaseError(f"the statement was ended on the server: {GIVEN_UP}", "OperationalError")
+        elif failure.is_gone and statement == COMMIT:
             made = DatabaseBusy(
                 f"the connection to the database server was lost amid the commit: {words}; whether it was kept is not known"
             )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
-from penstock.channels.db.server.faults import DriverFailure, words_of
+from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure, words_of
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent, Pool
 from penstock.channels.db.server.refusals import check
@@ -165,11 +165,12 @@ class Runner:
             if not self._driver.is_error(error):
                 raise
             is_gone = self._driver.is_gone(lent.raw, error)
+            is_ended = work is not None and work.is_ending
             if is_gone:
                 lent.is_spoilt = True
-                if work is None or not work.is_ending:
+                if not is_ended:
                     self._pool.note_lost(lent.caller, error, is_commit=is_commit)
-            raise DriverFailure(error, is_gone=is_gone) from error
+            raise DriverFailure(error, is_gone=is_gone, is_ended=is_ended) from error
 
     @asynccontextmanager
     async def _turn(
@@ -197,7 +198,10 @@ class Runner:
                 await self._pass_refused(transaction, lent, opened)
             return
         if failure.is_gone:
-            self._transactions.abandon(transaction, f"its connection to the server was lost ({failure})")
+            why = f"its connection to the server was lost ({failure})"
+            if failure.is_ended:
+                why = f"a statement of it was ended on the server: {GIVEN_UP}; nothing of it was kept"
+            self._transactions.abandon(transaction, why)
             return
         try:
             is_undone = await self._driver.was_undone(lent.raw, failure.error)
