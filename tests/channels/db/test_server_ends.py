@@ -419,3 +419,13 @@ async def test_callers_that_go_at_any_moment_leave_every_connection_to_the_other
     await until(lambda: case.connections() == 2, pause_s=0.01)
     for worker, ran in zip((one, another), held, strict=True):
         assert await worker.end(ran) is None
+
+
+async def test_a_statement_that_reads_commit_is_none_to_the_channel(case: Case) -> None:
+    db = local(await service_with_table(case, server_connections=1))
+    with pytest.raises(DatabaseBusy, match="the transaction is gone"):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (1, 'a')")
+            case.kill_connections()
+            await until(lambda: case.connections() == 0)
+            await tx.execute("commit")

@@ -27,7 +27,7 @@ from penstock.channels.db.secrets import Scrubber, shown_url
 from penstock.channels.db.server.address import asynchronous, driver_of
 from penstock.channels.db.server.cursors import ServerCursors
 from penstock.channels.db.server.driver import USUAL
-from penstock.channels.db.server.faults import COMMIT, translated
+from penstock.channels.db.server.faults import translated_end
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.queries import ServerQueries
@@ -91,7 +91,7 @@ class ServerDatabase:
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._queries.run(_decode_query(arguments), cast("Want", method), caller)
         if method in ("commit", "rollback"):
-            return await self._end(_decode_number(arguments), method, caller)
+            return await self._end(_decode_number(arguments), caller, is_commit=method == "commit")
         if method == "begin":
             return self._transactions.open(caller, USUAL).number
         known = self._answers.get(method)
@@ -115,13 +115,13 @@ class ServerDatabase:
         await self._works.wait()
         await self._pool.aclose()
 
-    async def _end(self, number: int, method: str, caller: Caller) -> None:
+    async def _end(self, number: int, caller: Caller, *, is_commit: bool) -> None:
         try:
             known = self._transactions.known_as(number, caller)
             self._transactions.forget_chosen(number, caller)
-            await self._cursors.finish(known, caller, is_commit=method == COMMIT)
+            await self._cursors.finish(known, caller, is_commit=is_commit)
         except Exception as failure:  # noqa: BLE001 - raised again in words
-            raise translated(failure, method) from None
+            raise translated_end(failure, is_commit=is_commit) from None
 
     def _roll_back(self, transaction: Transaction) -> None:
         lent, opened = transaction.lent, transaction.result
