@@ -114,18 +114,27 @@ def test_a_row_is_read_field_by_field() -> None:
     ("statement", "leaves"),
     [
         ("SELECT 1", False),
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", False),
         ("SET SESSION sql_mode = ''", True),
-        ("SET LOCAL lock_timeout = 5", False),
         ("SELECT GET_LOCK('a', 1)", True),
         ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", True),
         ("INSERT INTO t VALUES ('SET')", False),
-        ("SET LOCAL lock_timeout = 5; SELECT 1", False),
         ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", True),
         ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
     ],
 )
-def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
-    assert check(statement, in_transaction=True).leaves is leaves
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_a_statement_leaves_behind(statement: str, leaves: bool, backend: str) -> None:
+    assert check(statement, backend, in_transaction=True).leaves is leaves
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SET LOCAL lock_timeout = 5", "/* why */ set\nlocal x = 5", "SET LOCAL lock_timeout = 5; SELECT 1"],
+)
+def test_a_local_setting_is_the_transaction_s_own_on_postgresql_alone(statement: str) -> None:
+    assert not check(statement, "postgresql", in_transaction=True).leaves
+    assert check(statement, "mysql", in_transaction=True).leaves
 
 
 @pytest.mark.parametrize(
@@ -139,9 +148,10 @@ def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
         "SELECT 1; PREPARE p AS SELECT 1",
     ],
 )
-def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_the_next_statement_is_refused_alone(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
-        check(statement, in_transaction=False)
+        check(statement, backend, in_transaction=False)
 
 
 @pytest.mark.parametrize(
@@ -154,13 +164,15 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None
         "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
     ],
 )
-def test_what_is_for_all_is_not(statement: str) -> None:
-    assert not check(statement, in_transaction=False).is_for_the_next
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_all_is_not(statement: str, backend: str) -> None:
+    assert not check(statement, backend, in_transaction=False).is_for_the_next
 
 
 @pytest.mark.parametrize(
     "statement", ["SELECT 1; LISTEN x", "SELECT 1;/**/DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
 )
-def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_cannot_cross_is_refused_behind_another_statement(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="does not cross"):
-        check(statement, in_transaction=True)
+        check(statement, backend, in_transaction=True)
