@@ -114,6 +114,28 @@ def test_an_error_that_a_handler_catches_never_commits_half_a_message_in_silence
         assert len(place.rows()) == 2
 
 
+def test_a_flush_that_failed_and_was_caught_commits_nothing_half(place: Place) -> None:
+    place.fill(1)
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, 2)
+        ctx.session.add(Item(id=1, name="there already"))
+        with suppress(IntegrityError):
+            ctx.session.flush()
+        if payload == 2:
+            ctx.session.rollback()
+        put(ctx, 3)
+
+    with place.worker(handler) as worker:
+        outcome = worker.run(1).outcome
+        assert isinstance(outcome, Raised)
+        assert outcome.failure.type.endswith(TransactionUndone.__name__)
+        assert "IntegrityError" in outcome.failure.traceback
+        assert [number for number, *_ in place.rows()] == [1]
+        assert worker.run(2).verdict == "acked"
+    assert [number for number, *_ in place.rows()] == [1, 3]
+
+
 def test_an_error_inside_a_savepoint_costs_the_savepoint(place: Place) -> None:
     place.fill(1)
 
