@@ -184,3 +184,20 @@ class DatabaseKind:
             self._left = self._left or left_by(statement)
 
         return watch
+
+
+class WatchingKind(DatabaseKind):
+    """For a driver's connection that notes in `left` what outlives a rollback, whoever speaks to it."""
+
+    def note_opened(self, raw: Any) -> None:
+        """Forget what opening did: the driver and SQLAlchemy have set what they need, from here on it is the handler."""
+        raw.left = None
+
+    def forget_left(self, raw: Any) -> None:
+        """As the connection notes it."""
+        raw.left = None
+
+    def left_on(self, raw: Any) -> str | None:
+        """What the connection noted."""
+        left: str | None = raw.left
+        return left

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kind import WatchingKind
 
 #: Deadlock: InnoDB has rolled back the whole transaction, and the next statement begins another one.
 DEADLOCK: Final = 1213
@@ -18,17 +18,8 @@ _LOST_CODES: Final = frozenset({1053, 3169})
 _BUSY_CODES: Final = frozenset({1021, 1114})
 
 
-class MySQLFamilyKind(DatabaseKind):
-    """What both drivers' kinds share; the driver's connection notes in `left` what outlives a rollback."""
-
-    def note_opened(self, raw: Any) -> None:
-        """Forget what opening did."""
-        # The driver and SQLAlchemy have set what they need; from here on it is the handler.
-        raw.left = None
-
-    def forget_left(self, raw: Any) -> None:
-        """As the connection notes it."""
-        raw.left = None
+class MySQLFamilyKind(WatchingKind):
+    """What both drivers' kinds share."""
 
     def most_connections(self, raw: Any) -> tuple[int, str] | None:
         """The server's limit, and the user's when that is lower."""
@@ -43,11 +34,6 @@ class MySQLFamilyKind(DatabaseKind):
     def begin_stream(self, connection: Connection) -> None:
         """Read only."""
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-
-    def left_on(self, raw: Any) -> str | None:
-        """What the connection noted."""
-        left: str | None = raw.left
-        return left
 
     def left_by_options(self, options: Any) -> str | None:
         """Nothing: an isolation level is a SET, which the connection has noted."""

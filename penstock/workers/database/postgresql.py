@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import select
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, Final, Self, TypeAlias
 
 import psycopg
+import psycopg.sql
 from psycopg.pq import ExecStatus, TransactionStatus
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import Pool
 
+from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.errors import TransactionUndone
-from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kind import WatchingKind
 
 #: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
 _PING_TIMEOUT_S: Final = 5.0
@@ -27,7 +29,18 @@ _LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "2
 _CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 #: Disk full, out of memory.
 _BUSY_STATES: Final = frozenset({"53100", "53200"})
-_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+#: What the server tells unasked, whoever set it: a function of the user's, too. `search_path` since version 18.
+_TOLD: Final = (
+    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "IntervalStyle", "is_superuser",
+    "search_path", "session_authorization", "standard_conforming_strings", "TimeZone",
+)  # fmt: skip
+_ATTRIBUTES: Final = (
+    "autocommit", "isolation_level", "read_only", "deferrable", "prepare_threshold", "row_factory", "cursor_factory",
+    "server_cursor_factory",
+)  # fmt: skip
+_STATE: Final = _ATTRIBUTES + _TOLD
+_NAMES: Final = tuple(name.encode() for name in _TOLD)
+_attributes_of: Final = attrgetter(*_ATTRIBUTES)
 _LIMITS: Final = """
     SELECT current_setting('max_connections')::int,
            CASE WHEN current_setting('is_superuser') = 'on' THEN 0 ELSE
@@ -41,9 +54,26 @@ _Connection: TypeAlias = psycopg.Connection[Any]
 
 
 class WatchedConnection(_Connection):
-    """The driver's connection, which refuses to take a rollback for a commit."""
+    """The driver's connection, which refuses to take a rollback for a commit, and notes in `left` what outlives one."""
 
     undone_by: BaseException | None = None
+    left: str | None = None
+    state: tuple[Any, ...] = ()
+    """What it was like when it was opened."""
+
+    def note(self, query: Any) -> None:
+        """This goes to the server now."""
+        if self.left is None:
+            if isinstance(query, bytes):
+                query = query.decode(errors="replace")
+            self.left = left_in_postgresql(
+                query if isinstance(query, str) else psycopg.sql.as_string(query, self)
+            )
+
+    def look(self) -> tuple[Any, ...]:
+        """Its attributes, and what the server has told of it; asks nobody."""
+        told = self.pgconn.parameter_status
+        return (*_attributes_of(self), *[told(name) for name in _NAMES])
 
     def commit(self) -> None:
         """As the driver's. Raises `TransactionUndone` where the server would answer COMMIT with ROLLBACK, in silence."""
@@ -58,15 +88,64 @@ class WatchedConnection(_Connection):
         self.undone_by = None
 
 
-class PostgreSQLKind(DatabaseKind):
+class WatchedCursor(psycopg.Cursor[Any]):
+    """The driver's cursor, whose connection hears what goes to the server."""
+
+    connection: WatchedConnection
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().execute(query, *args, **options)
+
+    def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        """As the driver's."""
+        self.connection.note(query)
+        super().executemany(query, *args, **options)
+
+    def stream(self, query: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().stream(query, *args, **options)
+
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """As the driver's."""
+        self.connection.note(statement)
+        return super().copy(statement, *args, **options)
+
+
+class WatchedServerCursor(psycopg.ServerCursor[Any]):
+    """The same on the server, where a query may call a function that stays."""
+
+    connection: WatchedConnection
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().execute(query, *args, **options)
+
+
+class PostgreSQLKind(WatchingKind):
     """PostgreSQL."""
 
     _raw: WatchedConnection | None = None
 
     def note_opened(self, raw: Any) -> None:
-        """As for any database."""
+        """And what it is like."""
         super().note_opened(raw)
+        raw.state = raw.look()
         self._raw = raw
+
+    def forget_left(self, raw: Any) -> None:
+        """And what it is like."""
+        super().forget_left(raw)
+        raw.state = raw.look()
+
+    def left_on(self, raw: Any) -> str | None:
+        """What the connection noted, what its attributes are, and what the server told."""
+        if raw.left is None and (now := raw.look()) != raw.state:
+            return next(name for name, is_, was in zip(_STATE, now, raw.state, strict=True) if is_ != was)
+        return super().left_on(raw)
 
     def most_connections(self, raw: Any) -> tuple[int, str] | None:
         """The server's limit without what it reserves for its superuser, and the role's and the database's when lower."""
@@ -148,23 +227,16 @@ class PostgreSQLKind(DatabaseKind):
         return isinstance(error, psycopg.Error) and error.sqlstate in _BUSY_STATES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
-        engine = super()._create_engine(pool)
+        engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
 
         def connect(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
-            return WatchedConnection.connect(*args, **options)
+            raw = WatchedConnection.connect(*args, **{**options, "cursor_factory": WatchedCursor})
+            raw.server_cursor_factory = WatchedServerCursor
+            return raw
 
         event.listen(engine, "do_connect", connect)
         event.listen(engine, "rollback_savepoint", self._note_savepoint_undone)
         return engine
-
-    def _statement_watcher(self) -> Callable[..., None]:
-        watch = super()._statement_watcher()
-
-        def watch_what_lasts(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            if _ENDS_WITH_ITS_TRANSACTION.match(statement) is None:
-                watch(connection, cursor, statement, *rest)
-
-        return watch_what_lasts
 
     def _note_savepoint_undone(self, _connection: Connection, _name: str, _context: None) -> None:
         # With its savepoint the error was undone, and is not why a later commit is refused.

@@ -22,6 +22,9 @@ SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 #: What leaves something, what asks for it, and how that is before; by database.
 LEFT: dict[str, list[tuple[str, str, object]]] = {
     "mariadb": [
+        # There it is another word for SESSION.
+        ("SET LOCAL lock_wait_timeout = 77", "SELECT @@lock_wait_timeout = 77", 0),
+        ("SELECT 1 INTO @n", "SELECT @n IS NOT NULL", 0),
         ("EXECUTE IMMEDIATE 'SET SESSION lock_wait_timeout = 77'", "SELECT @@lock_wait_timeout = 77", 0),
         ("BEGIN NOT ATOMIC SET SESSION lock_wait_timeout = 77; END", "SELECT @@lock_wait_timeout = 77", 0),
         ("IF 1 THEN SET SESSION lock_wait_timeout = 77; END IF", "SELECT @@lock_wait_timeout = 77", 0),
@@ -38,7 +41,23 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
                 "EXPLAIN ANALYZE SELECT pg_advisory_lock(4711)",
             )
         ),
-        ("SELECT 1; SET work_mem = '8MB'", "SELECT current_setting('work_mem')", "4MB"),
+        *(
+            (statement, "SELECT current_setting('work_mem')", "4MB")
+            for statement in (
+                "SELECT 1; SET work_mem = '8MB'",
+                "SET LOCAL lock_timeout = 5; SET work_mem = '8MB'",
+                "set local lock_timeout = 5;/* ; */ set work_mem = '8MB'",
+                "SET TRANSACTION READ WRITE; -- why\nSET SESSION work_mem TO '8MB'",
+                "SET CONSTRAINTS ALL DEFERRED; RESET lock_timeout; SET work_mem = '8MB'",
+                "SELECT set_config('work_mem', '8MB', false)",
+                "SELECT set_config('work_mem', '7MB', true), set_config('work_mem', '8MB', false)",
+                "SELECT set_config('work_mem', '8MB', 'a' = ', true)')",
+                "WITH s AS (SELECT set_config('work_mem', '8MB', 1 = 2)) SELECT * FROM s",
+                "DO $$ BEGIN SET work_mem = '8MB'; END $$",
+                "UPDATE pg_settings SET setting = '8192' WHERE name = 'work_mem'",
+                "update only pg_catalog.pg_settings SET setting = '8192' WHERE name = 'work_mem'",
+            )
+        ),
         (
             "SELECT 1; PREPARE mine AS SELECT 1",
             "SELECT count(*) FROM pg_prepared_statements WHERE from_sql",
@@ -49,6 +68,8 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
             for statement in (
                 "SELECT 1; CREATE TEMP TABLE mine (id INTEGER)",
                 "CREATE TABLE pg_temp.mine (id INTEGER)",
+                "CREATE TEMP TABLE other (id INTEGER) ON COMMIT DROP; CREATE TEMP TABLE mine (id INTEGER)",
+                "CREATE TEMP TABLE mine AS SELECT 'ON COMMIT DROP' AS words",
                 "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
             )
         ),

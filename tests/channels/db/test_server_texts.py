@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pymysql.converters import convert_date
 
+from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.channels.db.server import packets
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.refusals import check
@@ -113,19 +114,26 @@ def test_a_row_is_read_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("statement", "leaves"),
     [
-        ("SELECT 1", False),
-        ("SET SESSION sql_mode = ''", True),
-        ("SET LOCAL lock_timeout = 5", False),
-        ("SELECT GET_LOCK('a', 1)", True),
-        ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", True),
-        ("INSERT INTO t VALUES ('SET')", False),
-        ("SET LOCAL lock_timeout = 5; SELECT 1", False),
-        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", True),
-        ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
+        ("SELECT 1", ""),
+        ("SET SESSION sql_mode = ''", "mysql postgresql"),
+        ("SET LOCAL lock_timeout = 5", "mysql"),
+        ("SELECT GET_LOCK('a', 1)", "mysql postgresql"),
+        ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", "mysql postgresql"),
+        ("CREATE TEMP TABLE t (id INT) ON COMMIT DROP", "mysql"),
+        ("INSERT INTO t VALUES ('SET')", ""),
+        ("SET LOCAL lock_timeout = 5; SELECT 1", "mysql"),
+        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", "mysql postgresql"),
+        ("SELECT 1; CREATE TEMP TABLE t (id INT)", "mysql postgresql"),
+        ("SELECT set_config('app.tenant', %s, true)", "mysql"),
+        ("SELECT set_config('app.tenant', %(n)s::VARCHAR, TRUE), 1", "mysql"),
+        ("SELECT set_config('app.tenant', 'x, true)', %s)", "mysql postgresql"),
+        ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", "mysql postgresql"),
     ],
 )
-def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
-    assert check(statement, in_transaction=True).leaves is leaves
+def test_what_a_statement_leaves_behind(statement: str, leaves: str) -> None:
+    for backend in ("mysql", "postgresql"):
+        assert check(statement, in_transaction=True, backend=backend).leaves is (backend in leaves)
+        assert (left_in_postgresql(statement) is not None) is ("postgresql" in leaves)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,7 @@ def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
 )
 def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
-        check(statement, in_transaction=False)
+        check(statement, in_transaction=False, backend="postgresql")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +163,7 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None
     ],
 )
 def test_what_is_for_all_is_not(statement: str) -> None:
-    assert not check(statement, in_transaction=False).is_for_the_next
+    assert not check(statement, in_transaction=False, backend="postgresql").is_for_the_next
 
 
 @pytest.mark.parametrize(
@@ -163,4 +171,4 @@ def test_what_is_for_all_is_not(statement: str) -> None:
 )
 def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
     with pytest.raises(DatabaseError, match="does not cross"):
-        check(statement, in_transaction=True)
+        check(statement, in_transaction=True, backend="postgresql")

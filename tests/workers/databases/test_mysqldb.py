@@ -7,7 +7,14 @@ import pytest
 pytest.importorskip("MySQLdb", reason="mysqlclient is not installed: scripts/databases says what it needs")
 
 from tests.servers import Server
-from tests.workers.databases import test_conflicts, test_lost, test_settings, test_streams, test_transactions
+from tests.workers.databases import (
+    test_conflicts,
+    test_left,
+    test_lost,
+    test_settings,
+    test_streams,
+    test_transactions,
+)
 from tests.workers.databases.conftest import with_table
 from tests.workers.databases.place import Place
 
@@ -35,7 +42,9 @@ globals().update(
             test_transactions.test_connection_and_session_are_one_transaction,
             test_transactions.test_one_connection_serves_every_message_and_says_goodbye_at_the_end,
             test_transactions.test_the_server_counts_no_broken_connection_after_a_stop,
-            test_transactions.test_what_a_handler_did_to_the_connection_does_not_last,
+            test_left.test_an_ordinary_statement_does_not_cost_the_connection,
+            test_left.test_what_a_handler_did_to_the_connection_does_not_last,
+            test_left.test_what_is_less_plain_to_see_does_not_last_either,
             test_transactions.test_what_a_handler_wrote_is_committed_when_it_returns_and_undone_when_it_raises,
         )
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-import pytest
 from sqlalchemy import Integer, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -12,7 +11,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
 from penstock.errors import TransactionUndone
-from tests.channels.db.server_case import LEFT
 from tests.workers.databases.place import Place, put, store
 
 
@@ -147,60 +145,6 @@ def test_an_error_inside_a_savepoint_costs_the_savepoint(place: Place) -> None:
     with place.worker(handler) as worker:
         assert worker.run().verdict == "acked"
     assert len(place.rows()) == 2
-
-
-@pytest.mark.parametrize("how", ["SET", "options"])
-def test_what_a_handler_did_to_the_connection_does_not_last(server_place: Place, how: str) -> None:
-    levels: list[str] = []
-
-    def handler(payload: int, ctx: Context) -> None:
-        if payload == 1:
-            if how == "options":
-                ctx.connection.execution_options(isolation_level="SERIALIZABLE")
-            elif server_place.kind == "postgresql":
-                ctx.connection.execute(
-                    text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
-                )
-            else:
-                ctx.connection.execute(text("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
-        ctx.connection.execute(text("SELECT 1"))
-        levels.append(ctx.connection.get_isolation_level())
-
-    with server_place.worker(handler) as worker:
-        worker.run(1)
-        worker.run(2)
-        assert len(server_place.connections_once(1)) == 1
-    assert levels[1] == ("REPEATABLE READ" if server_place.kind == "mariadb" else "READ COMMITTED")
-
-
-def test_what_is_less_plain_to_see_does_not_last_either(server_place: Place) -> None:
-    found: list[object] = []
-    scenes = LEFT[server_place.kind]
-
-    def handler(payload: int, ctx: Context) -> None:
-        statement, asking, _ = scenes[payload]
-        found.append(ctx.connection.exec_driver_sql(asking).scalar())
-        ctx.connection.exec_driver_sql(statement)
-
-    with server_place.worker(handler) as worker:
-        for number in range(len(scenes)):
-            for _ in range(2):
-                assert worker.run(number).verdict == "acked"
-    assert found == [usual for *_, usual in scenes for _ in range(2)]
-
-
-def test_an_ordinary_statement_does_not_cost_the_connection(server_place: Place) -> None:
-    numbers: list[list[int]] = []
-
-    def handler(payload: int, ctx: Context) -> None:
-        put(ctx, payload, "it's; SET b := 'C:\\'")
-        ctx.connection.exec_driver_sql("SELECT ';SET';")
-        numbers.append(server_place.connections_once(1))
-
-    with server_place.worker(handler) as worker:
-        for number in range(3):
-            assert worker.run(number).verdict == "acked"
-    assert numbers[0] == numbers[1] == numbers[2]
 
 
 def test_an_error_that_a_savepoint_undid_is_not_why_a_later_commit_is_refused(

@@ -66,7 +66,7 @@ class Runner:
 
     async def alone(self, statement: Statement, use: Use[T], work: Work) -> tuple[T, Left | None]:
         """What `use` makes of the result, and what is left of it."""
-        ruling = check(statement.text, in_transaction=False)
+        ruling = check(statement.text, in_transaction=False, backend=self._driver.backend)
         lent = await self._lend(work.caller, work)
         left: Left | None = None
         try:
@@ -98,7 +98,7 @@ class Runner:
         self, transaction: Transaction, statement: Statement, use: Use[T], work: Work
     ) -> tuple[T, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
-        ruling = check(statement.text, in_transaction=True)
+        ruling = check(statement.text, in_transaction=True, backend=self._driver.backend)
         left: Left | None = None
         async with self._turn(transaction, work, is_new=True) as lent:
             is_begun, transaction.is_begun = transaction.is_begun, True
