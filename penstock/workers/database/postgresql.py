@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import time
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ _LIMITS: Final = """
            (SELECT datconnlimit FROM pg_database WHERE datname = current_database())
 """
 
+_COMMITS: Final = re.compile(r"(?:[\s;]|--[^\n]*+|/\*.*?\*/)*+(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL)
+
 _Connection: TypeAlias = psycopg.Connection[Any]
 
 
@@ -58,22 +61,27 @@ class WatchedConnection(_Connection):
 
     undone_by: BaseException | None = None
     left: str | None = None
-    state: tuple[Any, ...] = ()
-    """What it was like when it was opened."""
+    #: As `look` found it when the connection was opened.
+    state: dict[str, Any]
 
     def note(self, query: Any) -> None:
-        """This goes to the server now."""
+        """This goes to the server now. Raises `TransactionUndone` for a commit by text, which it would answer with a rollback."""
         if self.left is None:
-            if isinstance(query, bytes):
-                query = query.decode(errors="replace")
-            self.left = left_in_postgresql(
-                query if isinstance(query, str) else psycopg.sql.as_string(query, self)
-            )
+            self.left = left_in_postgresql(self._words_of(query))
+        if self.pgconn.transaction_status == TransactionStatus.INERROR and _COMMITS.match(
+            self._words_of(query)
+        ):
+            raise TransactionUndone from self.undone_by
 
-    def look(self) -> tuple[Any, ...]:
+    def _words_of(self, query: Any) -> str:
+        if isinstance(query, bytes):
+            return query.decode(errors="replace")
+        return query if isinstance(query, str) else psycopg.sql.as_string(query, self)
+
+    def look(self) -> dict[str, Any]:
         """Its attributes, and what the server has told of it; asks nobody."""
         told = self.pgconn.parameter_status
-        return (*_attributes_of(self), *[told(name) for name in _NAMES])
+        return dict(zip(_STATE, (*_attributes_of(self), *map(told, _NAMES)), strict=True))
 
     def commit(self) -> None:
         """As the driver's. Raises `TransactionUndone` where the server would answer COMMIT with ROLLBACK, in silence."""
@@ -131,21 +139,9 @@ class PostgreSQLKind(WatchingKind):
     _raw: WatchedConnection | None = None
 
     def note_opened(self, raw: Any) -> None:
-        """And what it is like."""
+        """As for any that is watched."""
         super().note_opened(raw)
-        raw.state = raw.look()
         self._raw = raw
-
-    def forget_left(self, raw: Any) -> None:
-        """And what it is like."""
-        super().forget_left(raw)
-        raw.state = raw.look()
-
-    def left_on(self, raw: Any) -> str | None:
-        """What the connection noted, what its attributes are, and what the server told."""
-        if raw.left is None and (now := raw.look()) != raw.state:
-            return next(name for name, is_, was in zip(_STATE, now, raw.state, strict=True) if is_ != was)
-        return super().left_on(raw)
 
     def most_connections(self, raw: Any) -> tuple[int, str] | None:
         """The server's limit without what it reserves for its superuser, and the role's and the database's when lower."""

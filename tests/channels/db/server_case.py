@@ -19,12 +19,35 @@ SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 
-#: What leaves something, what asks for it, and how that is before; by database.
+#: What leaves something, what asks for it, and how that is before; by database. Of its own connection each asks: one that was
+#: closed just now the server may still have.
 LEFT: dict[str, list[tuple[str, str, object]]] = {
     "mariadb": [
         # There it is another word for SESSION.
         ("SET LOCAL lock_wait_timeout = 77", "SELECT @@lock_wait_timeout = 77", 0),
         ("SELECT 1 INTO @n", "SELECT @n IS NOT NULL", 0),
+        *(
+            (statement, "SELECT @@lock_wait_timeout = 77", 0)
+            for statement in (
+                "SET @a = 1, SESSION lock_wait_timeout = 77",
+                "set @@session.lock_wait_timeout = 77",
+                "SET STATEMENT max_statement_time = 9 FOR SET SESSION lock_wait_timeout = 77",
+            )
+        ),
+        *(
+            (statement, "SELECT @n IS NOT NULL", 0)
+            for statement in (
+                "SELECT (@n := 1)",
+                "SELECT 1, 2 INTO @m, @n",
+                "SELECT count(@n := TABLE_NAME) FROM information_schema.TABLES",
+                "DO @n := 1",
+            )
+        ),
+        *(
+            (statement, "SELECT IS_USED_LOCK('penstock-left') = CONNECTION_ID()", None)
+            for statement in ("SELECT GET_LOCK('penstock-left', 5)", "DO get_lock/**/('penstock-left', 5)")
+        ),
+        ("USE information_schema", "SELECT DATABASE() = 'information_schema'", 0),
         ("EXECUTE IMMEDIATE 'SET SESSION lock_wait_timeout = 77'", "SELECT @@lock_wait_timeout = 77", 0),
         ("BEGIN NOT ATOMIC SET SESSION lock_wait_timeout = 77; END", "SELECT @@lock_wait_timeout = 77", 0),
         ("IF 1 THEN SET SESSION lock_wait_timeout = 77; END IF", "SELECT @@lock_wait_timeout = 77", 0),
@@ -34,7 +57,11 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
     ],
     "postgresql": [
         *(
-            (statement, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 0)
+            (
+                statement,
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+                0,
+            )
             for statement in (
                 "SELECT pg_advisory_lock_shared(4711)",
                 "SELECT pg_try_advisory_lock_shared(4711)",
@@ -64,7 +91,11 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
             0,
         ),
         *(
-            (statement, "SELECT count(*) FROM pg_class WHERE relname = 'mine'", 0)
+            (
+                statement,
+                "SELECT count(*) FROM pg_class WHERE relname = 'mine' AND relnamespace = pg_my_temp_schema()",
+                0,
+            )
             for statement in (
                 "SELECT 1; CREATE TEMP TABLE mine (id INTEGER)",
                 "CREATE TABLE pg_temp.mine (id INTEGER)",
@@ -75,7 +106,7 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
         ),
         (
             "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS $$SELECT 1; SELECT 2$$",
-            "SELECT count(*) FROM pg_proc WHERE proname = 'mine'",
+            "SELECT count(*) FROM pg_proc WHERE proname = 'mine' AND pronamespace = pg_my_temp_schema()",
             0,
         ),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_an_error_that_the_handler_swallows_on_postgresql_commits_nothing_half(
         with pytest.raises(DBAPIError):
             ctx.connection.execute(text("SELECT * FROM nowhere"))
 
-    place = Place("postgresql", postgresql_place.url, postgresql_place.server, way)
+    place = replace(postgresql_place, way=way)
     with place.worker(handler, store) as worker:
         outcome = worker.run(1).outcome
         assert isinstance(outcome, Raised)
@@ -242,7 +243,7 @@ def test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone(
         put(ctx, 1)
         ctx.connection.execute(text("SELECT length(:long)"), {"long": "x" * 17 * 2**20})
 
-    place = Place("mariadb", mariadb_place.url, mariadb_place.server, way)
+    place = replace(mariadb_place, way=way)
     with place.worker(handler, store) as worker:
         outcome = worker.run().outcome
         assert isinstance(outcome, Raised)

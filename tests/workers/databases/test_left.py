@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg.rows
 import psycopg.sql
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from penstock.app.context import Context
 from tests.channels.db.server_case import LEFT
@@ -177,3 +179,102 @@ def test_what_postgresql_ends_with_the_transaction_does_not_cost_the_connection(
         for _ in range(2):
             assert worker.run().verdict == "acked"
     assert numbers[0] == numbers[1]
+
+
+def test_nor_what_could_not_be_asked_for(mariadb_place: Place) -> None:
+    """A temporary table that hides another one, a table that is locked, a prepared statement, a handler, an open block."""
+    mariadb_place.fill(3)
+
+    def handler(payload: str, ctx: Context) -> None:
+        if payload:
+            ctx.connection.exec_driver_sql(payload)
+            return
+        assert ctx.connection.exec_driver_sql("SELECT count(*) FROM item").scalar() == 3
+        for unknown in ("EXECUTE mine", "HANDLER item READ FIRST"):
+            with pytest.raises(DBAPIError):
+                ctx.connection.exec_driver_sql(unknown)
+        put(ctx, 99)
+        ctx.connection.rollback()
+
+    with mariadb_place.worker(handler) as worker:
+        for statement in (
+            "CREATE OR REPLACE TEMPORARY TABLE item (id INT, name VARCHAR(200), n INT)",
+            "LOCK TABLES item READ",
+            "PREPARE mine FROM 'SELECT 1'",
+            "HANDLER item OPEN",
+            "SET autocommit = 1",
+            "FLUSH TABLES WITH READ LOCK",
+        ):
+            assert worker.run(statement).verdict == "acked", statement
+            result = worker.run("")
+            assert result.verdict == "acked", (statement, result.outcome)
+
+
+def name_of_cursor(raw: Any) -> object:
+    return type(raw.cursor()).__name__
+
+
+@pytest.mark.parametrize(
+    ("leave", "look"),
+    [
+        (lambda raw: raw.cursor().execute("SET @n = 1"), lambda raw: asked(raw, "SELECT @n")),
+        (lambda raw: raw.select_db("information_schema"), lambda raw: asked(raw, "SELECT DATABASE()")),
+        (
+            lambda raw: raw.set_character_set("latin1"),
+            lambda raw: asked(raw, "SELECT @@character_set_client"),
+        ),
+        (lambda raw: raw.autocommit(True), lambda raw: asked(raw, "SELECT @@autocommit")),
+        (lambda raw: setattr(raw, "cursorclass", other_cursor(raw)), name_of_cursor),
+        (lambda raw: raw.encoders.update({str: None}), lambda raw: raw.encoders.get(str)),
+    ],
+)
+def test_nor_what_it_does_to_mysqls_driver(mariadb_place: Place, leave: Leave, look: Leave) -> None:
+    finds_the_same(mariadb_place, leave, look)
+
+
+def other_cursor(raw: Any) -> object:
+    from importlib import import_module
+
+    return import_module(f"{type(raw).__bases__[-1].__module__.partition('.')[0]}.cursors").DictCursor
+
+
+def test_nor_what_a_function_or_a_trigger_sets_amid_a_write_by_pymysql(mariadb_place: Place) -> None:
+    with mariadb_place.outside() as other:
+        other.exec_driver_sql(
+            "CREATE FUNCTION quietly() RETURNS INT BEGIN SET @n = 1; SET SESSION lock_wait_timeout = 77; RETURN 1; END"
+        )
+        other.exec_driver_sql("CREATE TRIGGER g AFTER DELETE ON item FOR EACH ROW SET @n = 1")
+    mariadb_place.fill(3)
+    number = iter(range(10, 20))
+    for statement in (
+        "INSERT INTO item VALUES (quietly() + {}, 'x', 0)",
+        "DELETE FROM item ORDER BY id LIMIT 1",
+    ):
+        finds_the_same(
+            mariadb_place,
+            lambda raw, words=statement: asked(raw, words.format(next(number))),  # type: ignore[misc]
+            lambda raw: asked(raw, "SELECT @n, @@lock_wait_timeout"),
+        )
+
+
+def test_a_ping_never_opens_another_connection(mariadb_place: Place) -> None:
+    caught: list[Exception] = []
+
+    def handler(_: int, ctx: Context) -> None:
+        put(ctx, 1)
+        raw: Any = ctx.connection.connection.driver_connection
+        (number,) = mariadb_place.connections
+        mariadb_place.running.kill_connection(number)
+        with warnings.catch_warnings():
+            # The driver gives the word up.
+            warnings.simplefilter("ignore")
+            try:
+                raw.ping(True)
+            except Exception as error:  # noqa: BLE001 - whatever the driver has for it
+                caught.append(error)
+        put(ctx, 2)
+
+    with mariadb_place.worker(handler) as worker:
+        assert worker.run().verdict == "retried"
+    assert len(caught) == 1
+    assert mariadb_place.rows() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 from sqlalchemy import Integer, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -110,6 +111,24 @@ def test_an_error_that_a_handler_catches_never_commits_half_a_message_in_silence
     else:
         assert result.verdict == "acked"
         assert len(place.rows()) == 2
+
+
+@pytest.mark.parametrize("commit", ["COMMIT", "-- so\n/* it */ end"])
+def test_a_commit_by_text_is_no_way_round(postgresql_place: Place, commit: str) -> None:
+    postgresql_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        put(ctx, 2)
+        with suppress(IntegrityError):
+            put(ctx, 1)
+        ctx.connection.exec_driver_sql(commit)
+        put(ctx, 3)
+
+    with postgresql_place.worker(handler) as worker:
+        outcome = worker.run().outcome
+    assert isinstance(outcome, Raised)
+    assert outcome.failure.type.endswith(TransactionUndone.__name__)
+    assert len(postgresql_place.rows()) == 1
 
 
 def test_a_flush_that_failed_and_was_caught_commits_nothing_half(place: Place) -> None:
