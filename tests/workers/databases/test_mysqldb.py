@@ -56,6 +56,9 @@ globals().update(
 )
 
 
+frugal_place = test_channel.frugal_place
+
+
 def by_mysqldb(server: Server, url: str) -> Place:
     return with_table(Place("mariadb", url.replace("mysql+pymysql", "mysql+mysqldb"), server))
 
