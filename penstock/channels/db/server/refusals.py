@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from penstock.channels.db.leftovers import IN_FRONT, left_by_part, parts
+from penstock.channels.db.leftovers import IN_FRONT, lasting, left_by_part, parts
 from penstock.errors import DatabaseError
 
 _FROM_CLIENT: Final = "it reads a file, or a stream, of this process, which the channel does not carry: insert the rows with executemany"
@@ -37,11 +37,6 @@ _FOR_THE_NEXT: Final = re.compile(
     r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
     re.IGNORECASE,
 )
-#: By database. MySQL's LOCAL is another word for SESSION, whose settings last.
-_ENDS_WITH_ITS_TRANSACTION: Final = {
-    "mysql": re.compile(rf"{IN_FRONT}SET\s+TRANSACTION\b", re.IGNORECASE),
-    "postgresql": re.compile(rf"{IN_FRONT}SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE),
-}
 #: What is in its body is run later, by somebody else.
 _HAS_BODY: Final = re.compile(
     rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
@@ -79,8 +74,8 @@ def check(statement: str, backend: str, *, in_transaction: bool) -> Ruling:
 
 def _judge(statement: str, backend: str) -> Ruling:
     found = parts(statement)
-    passing = _ENDS_WITH_ITS_TRANSACTION[backend]
-    leaves = any(left_by_part(part) is not None and not passing.match(part) for part in found)
+    left = map(lasting, found) if backend == "postgresql" else found
+    leaves = any(left_by_part(part) is not None for part in left)
     if found and _HAS_BODY.match(found[0]):
         del found[1:]
     refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)
