@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -123,11 +122,3 @@ class Served:
         """After a function had the connection."""
         if isinstance(self.connection, ServedSqlite):
             self.connection.reset()
-
-    def code_of(self, error: BaseException) -> int | None:
-        """SQLite's error code."""
-        return (
-            error.sqlite_errorcode
-            if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode")
-            else None
-        )

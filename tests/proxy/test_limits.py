@@ -215,7 +215,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 BOOT = encode_frame(
-    wire.encode(wire.Boot("sqlite3", "x.db", {}, writes=True, frame_bytes=10_000, idle_s=1, cursors=1)),
+    wire.encode(wire.Boot("sqlite3", "x.db", {}, writes=True, frame_bytes=10_000, idle_s=1, results=1)),
     limit_bytes=10_000,
 )
 

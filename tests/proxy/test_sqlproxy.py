@@ -282,6 +282,13 @@ def test_a_database_that_cannot_be_opened_says_so_to_whoever_asks(tmp_path: Path
         assert proxy.execute("SELECT 1") == [(1,)]
 
 
+def test_the_repr_tells_readers_from_the_writer(proxy: SQLProxy) -> None:
+    proxy.execute("SELECT 1")
+    with proxy.transaction():
+        assert "readers <Pool of 2: 1 running, 1 idle, 0 in transactions" in repr(proxy)
+        assert "writer <Pool of 1: 1 running, 0 idle, 1 in transactions" in repr(proxy)
+
+
 def test_a_closed_proxy_has_no_process_left_and_says_so(path: Path) -> None:
     proxy = SQLProxy(path, processes=2)
     proxy.execute("INSERT INTO t (x) VALUES (1)")
