@@ -256,6 +256,7 @@ def test_what_would_stay_on_everybody_s_connection_is_refused(proxy: SQLProxy, s
 def test_vacuum_and_what_only_tells_are_allowed(proxy: SQLProxy) -> None:
     assert proxy.execute("VACUUM") == []
     assert proxy.execute("PRAGMA journal_mode") == [("wal",)]
+    assert len(proxy.execute("PRAGMA TABLE_INFO(t)")) == 2
     assert proxy.execute("PRAGMA foreign_keys") == [(1,)]
     assert len(proxy.execute("PRAGMA table_info(t)")) == 2
 
