@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 
 from penstock.channels.db.statements import shown
-from penstock.errors import ChannelClosed, DatabaseError
+from penstock.errors import ChannelClosed, ChannelError, DatabaseError
 
 _PRIMARY: Final = 0xFF
 
@@ -14,6 +14,11 @@ _PRIMARY: Final = 0xFF
 def stopping(what: str = "nothing of the statement was run") -> ChannelClosed:
     """For who calls after the end; `what` became of the call."""
     return ChannelClosed(f"the service is stopping and the database channel with it; {what}")
+
+
+def withdrawn() -> ChannelError:
+    """For who waits when its message is over: nobody reads the answer."""
+    return ChannelError("the call was withdrawn: its message is over")
 
 
 def is_locked(error: BaseException) -> bool:

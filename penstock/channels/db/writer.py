@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.channels.db.faults import stopping, translated
+from penstock.channels.db.faults import stopping, translated, withdrawn
 from penstock.channels.db.group import Outcome, Progress, Statement
 from penstock.channels.db.lock_holder import describe_writer
 from penstock.channels.db.opening import DatabaseFile
@@ -154,7 +154,7 @@ class Writer:
         """The caller is gone: its transaction is rolled back at once, what it waits for leaves the queue."""
         for waiting in (*self._queue, *self._running):
             if waiting.caller is caller:
-                waiting.end(ChannelError("the call was withdrawn: its message is over"))
+                waiting.end(withdrawn())
         if self._transaction is not None and self._transaction.caller is caller:
             self._transaction.abandon()
 
