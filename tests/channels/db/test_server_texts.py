@@ -124,7 +124,7 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
     ],
 )
-def test_what_a_statement_leaves_behind(statement: str, leaves: bool) -> None:
+def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: bool) -> None:
     assert check(statement, in_transaction=True).leaves is leaves
 
 
@@ -154,7 +154,7 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None
         "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
     ],
 )
-def test_what_is_for_all_is_not(statement: str) -> None:
+def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(statement: str) -> None:
     assert not check(statement, in_transaction=False).is_for_the_next
 
 
