@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from penstock.channels.db.guarding import would_stay
+from penstock.channels.db.sqlite.guarding import would_stay
 from penstock.errors import ConfigurationError
 from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
 

@@ -184,7 +184,7 @@ async def test_it_shares_a_commit_with_others_and_not_their_fate(make_service: M
 
 
 def test_a_list_of_rows_is_told_from_a_list_of_values() -> None:
-    from penstock.channels.db.group import Statement
+    from penstock.channels.db.sqlite.group import Statement
 
     for parameters, is_many in (
         (None, False),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.channels.db.stepping import CHUNK_BYTES
+from penstock.channels.db.sqlite.stepping import CHUNK_BYTES
 from penstock.channels.dbapi import sqlite
 from penstock.channels.dbapi.link import Link, attach, current, detach
 from penstock.channels.dbapi.sqlite.refusals import REFUSED

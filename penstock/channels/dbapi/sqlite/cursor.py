@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from penstock.channels.db.calls import Ran
-from penstock.channels.db.stepping import RAW_TEXT
+from penstock.channels.db.sqlite.stepping import RAW_TEXT
 from penstock.channels.dbapi.rows import Rows, batches
 from penstock.channels.dbapi.sqlite.parameters import bound
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from penstock.channels.db.faults import is_broken, stopping, withdrawn
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
-from penstock.channels.db.stepping import Cursors, over
+from penstock.channels.db.faults import over, stopping, withdrawn
+from penstock.channels.db.sqlite.faults import is_broken
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.sqlite.stepping import Cursors
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseBusy, DatabaseError

@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import aiosqlite
 
-from penstock.channels.db.faults import is_broken, stopping, withdrawn
-from penstock.channels.db.group import Statement
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.faults import stopping, withdrawn
 from penstock.channels.db.rows import Rows, pack
+from penstock.channels.db.sqlite.faults import is_broken
+from penstock.channels.db.sqlite.group import Statement
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
 from penstock.channels.db.statements import shown
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection

@@ -7,8 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from penstock.channels.db.faults import is_locked
-from penstock.channels.db.guarding import would_stay
+from penstock.channels.db.sqlite.faults import is_locked
+from penstock.channels.db.sqlite.guarding import would_stay
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, DatabaseError
 

@@ -19,15 +19,16 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from penstock.channels.db import stepping
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Ran, Run
-from penstock.channels.db.faults import would_write
-from penstock.channels.db.group import Statement
-from penstock.channels.db.lending import Lending, LentReader
-from penstock.channels.db.pragmas import writes_file
+from penstock.channels.db.faults import over
+from penstock.channels.db.sqlite import stepping
+from penstock.channels.db.sqlite.faults import would_write
+from penstock.channels.db.sqlite.group import Statement
+from penstock.channels.db.sqlite.lending import Lending, LentReader
+from penstock.channels.db.sqlite.pragmas import writes_file
+from penstock.channels.db.sqlite.transaction import OpenTransaction, Work
+from penstock.channels.db.sqlite.writer import Writer
 from penstock.channels.db.statements import READS, shown, verb_of
-from penstock.channels.db.transaction import OpenTransaction, Work
-from penstock.channels.db.writer import Writer
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 
@@ -93,7 +94,7 @@ class CursorService:
         held = self._held.get(asked.cursor)
         try:
             if held is None or held.caller is not caller:
-                raise stepping.over()  # noqa: TRY301 - answered below like every refusal
+                raise over()  # noqa: TRY301 - answered below like every refusal
             work = partial(stepping.fetch, number=asked.cursor, limit_bytes=self._limit_bytes)
             chunk: Chunk
             if held.lent is not None:
