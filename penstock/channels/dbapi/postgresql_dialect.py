@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import ArgumentError
 
-from penstock.channels.dbapi.dialects import check_nameless
+from penstock.channels.dbapi.dialect_urls import check_nameless
 from penstock.channels.dbapi.server.session import is_disconnect
 
 NAME: Final = "postgresql.penstock"

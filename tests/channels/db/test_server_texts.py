@@ -130,7 +130,7 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", "mysql postgresql"),
     ],
 )
-def test_what_a_statement_leaves_behind(statement: str, leaves: str) -> None:
+def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: str) -> None:
     for backend in ("mysql", "postgresql"):
         assert check(statement, backend, in_transaction=True).leaves is (backend in leaves)
         assert (left_in_postgresql(statement) is not None) is ("postgresql" in leaves)
@@ -164,7 +164,9 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str, backend
     ],
 )
 @pytest.mark.parametrize("backend", BOTH)
-def test_what_is_for_all_is_not(statement: str, backend: str) -> None:
+def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(
+    statement: str, backend: str
+) -> None:
     assert not check(statement, backend, in_transaction=False).is_for_the_next
 
 
