@@ -115,8 +115,7 @@ class Subprocess:
 
     def _run_statement(self, request: wire.Statement) -> None:
         served = self._served
-        if not request.commits and self._boot.writes and (why := served.why_over(self._boot.idle_s)):
-            raise served.module.OperationalError(f"the transaction has been rolled back, {why}; begin again")
+        self._prepare(request)
         cursor = self._executed(request)
         lastrowid = getattr(cursor, "lastrowid", None)
         if served.is_sqlite and (request.many or not inserts(request.sql)):
@@ -150,13 +149,18 @@ class Subprocess:
         else:
             result.close()
 
-    def _executed(self, request: wire.Statement) -> Any:
+    def _prepare(self, request: wire.Statement) -> None:
         served = self._served
-        if not served.is_sqlite:
-            served.note(request.sql)
-        elif request.commits and request.cursor == 0 and returns(request.sql):
+        # First: a ROLLBACK by text makes good what the server has undone.
+        served.note(request.sql)
+        if not request.commits and self._boot.writes and (why := served.why_over(self._boot.idle_s)):
+            raise served.module.OperationalError(f"the transaction has been rolled back, {why}; begin again")
+        if served.is_sqlite and request.commits and request.cursor == 0 and returns(request.sql):
             # With its last row it would be committed, which may be too long to be sent.
             served.begin_statement()
+
+    def _executed(self, request: wire.Statement) -> Any:
+        served = self._served
         cursor = served.connection.cursor()
         if request.many:
             cursor.executemany(request.sql, request.parameters)

@@ -115,7 +115,16 @@ def test_mariadb_what_changed_since_it_was_read_undoes_all_and_nothing_half_is_c
     with pytest.raises(proxy.OperationalError, match=r"1020.*begin again"):
         tx.execute("INSERT INTO t VALUES (2)")
     tx.end(commit=False)
-    assert numbers(proxy) == []
+    connection = proxy.connect()
+    connection.execute("SELECT * FROM n")
+    proxy.execute("UPDATE n SET n = 9 WHERE id = 1")
+    with pytest.raises(proxy.Error, match="1020"):
+        connection.execute("UPDATE n SET n = 10 WHERE id = 1")
+    connection.execute("ROLLBACK")
+    connection.execute("INSERT INTO t VALUES (3)")
+    connection.commit()
+    connection.close()
+    assert numbers(proxy) == [3]
 
 
 def test_mariadb_a_deadlock_that_was_caught_undoes_all(on_mariadb: SQLProxy) -> None:
