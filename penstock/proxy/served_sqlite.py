@@ -6,7 +6,7 @@ import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, Self, cast
 
 from penstock.channels.db.sqlite.guarding import LASTING_METHODS, would_stay
 from penstock.errors import ConfigurationError
@@ -35,6 +35,22 @@ class ServedSqlite(sqlite3.Connection):
     is_lent = False
     """A function has it."""
     _is_ours = False
+
+    _undone_by: sqlite3.Error | None = None
+
+    def cursor(self, factory: Any = None) -> Any:
+        """As the driver's; a function's notices what undoes its transaction."""
+        if factory is None and self.is_lent:
+            factory = LentCursor
+        return super().cursor() if factory is None else super().cursor(factory)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """As the driver's, whose own goes past `cursor`."""
+        return self.cursor().execute(*args)  # type: ignore[no-any-return]
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """As the driver's."""
+        return self.cursor().executemany(*args)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """As the driver's, but a function only says that it wants no more of it: its transaction has yet to end."""
@@ -67,8 +83,16 @@ class ServedSqlite(sqlite3.Connection):
     def note_failed(self, _error: BaseException) -> None:
         """Nothing: SQLite says by itself whether a transaction is open."""
 
+    def note_undone(self, error: sqlite3.Error) -> None:
+        """SQLite undid a function's transaction: outside of one each further statement of it would be committed by itself."""
+        if not self.in_transaction:
+            self._undone_by = error
+            with self.ours():
+                super().execute("BEGIN")
+
     def forget_error(self) -> None:
-        """Nothing."""
+        """Somebody has rolled back."""
+        self._undone_by = None
 
     def note_function(self) -> None:
         """A function had the connection."""
@@ -81,7 +105,8 @@ class ServedSqlite(sqlite3.Connection):
 
     def why_over(self) -> str | None:
         """In words, when SQLite has rolled back by itself (`INSERT OR ROLLBACK`, a full disk)."""
-        return None if self.in_transaction else "by SQLite itself after an error"
+        is_open = self.in_transaction and self._undone_by is None
+        return None if is_open else "by SQLite itself after an error"
 
     def why_not_committed(self) -> str | None:
         """As `why_over`."""
@@ -96,6 +121,28 @@ class ServedSqlite(sqlite3.Connection):
         # SQLite tells the name as it was written.
         is_denied = would_stay(action, second, schema) or (is_setting and str(first).lower() not in _PRAGMAS)
         return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
+
+
+class LentCursor(sqlite3.Cursor):
+    """The driver's cursor in a function's hands."""
+
+    def execute(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._inside(super().execute, args)
+
+    def executemany(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._inside(super().executemany, args)
+
+    def _inside(self, run: Callable[..., Self], args: tuple[Any, ...]) -> Self:
+        connection = cast("ServedSqlite", self.connection)
+        was_inside = connection.in_transaction
+        try:
+            return run(*args)
+        except sqlite3.Error as error:
+            if was_inside:
+                connection.note_undone(error)
+            raise
 
 
 def _noting(name: str) -> Callable[..., Any]:

@@ -143,6 +143,13 @@ def catch(connection: Any, *statements: str) -> None:
             cursor.execute(statement)
 
 
+def catch_by_shortcut(connection: Any, *statements: str) -> None:
+    """The same without a cursor."""
+    for statement in statements:
+        with suppress(Exception):
+            connection.execute(statement)
+
+
 def catch_and_begin_again(connection: Any, first: str, second: str) -> None:
     catch(connection, *first.split(";"))
     connection.rollback()

@@ -105,6 +105,21 @@ def test_what_a_function_returns_is_too_long_or_cannot_cross_before_the_commit(p
     assert proxy.execute("SELECT x FROM t WHERE x < 0") == [(-3,)]
 
 
+def test_a_function_that_catches_what_undid_its_transaction_commits_nothing_half(proxy: SQLProxy) -> None:
+    proxy.execute("CREATE UNIQUE INDEX one_x ON t (x)")
+    work = [
+        "INSERT INTO t (x) VALUES (-1)",
+        "INSERT OR ROLLBACK INTO t (x) VALUES (1)",
+        "INSERT INTO t (x) VALUES (-2)",
+    ]
+    for function in (functions.catch, functions.catch_by_shortcut):
+        with pytest.raises(sqlite3.OperationalError, match=r"by SQLite itself.*nothing of it was committed"):
+            proxy.run(function, *work, write=True)
+        assert proxy.execute("SELECT x FROM t WHERE x < 0") == []
+    proxy.run(functions.catch, "INSERT INTO t (x) VALUES (-3)", "INSERT INTO t (x) VALUES (1)", write=True)
+    assert proxy.execute("SELECT x FROM t WHERE x < 0") == [(-3,)]
+
+
 @pytest.mark.parametrize(
     "sql", ["INSERT INTO t (x) VALUES (-1) {}", "WITH n AS (SELECT 1) INSERT INTO t (x) VALUES (-1) {}"]
 )
