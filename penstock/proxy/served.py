@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class Served:
         self.is_sqlite = boot.driver == "sqlite3"
         self.in_transaction = False
         self.connection: Any
+        self.cursor: Callable[[], Any]
         self._watch: ServerWatch | ServedSqlite
         self._is_missing = True
         """The last one is gone, and another one not there yet."""
@@ -170,10 +172,13 @@ class Served:
         if self.is_sqlite:
             assert boot.database is not None
             self.connection = self._watch = open_sqlite(boot.database, boot.options, writes=boot.writes)
+            # Past our own, which is for functions.
+            self.cursor = partial(sqlite3.Connection.cursor, self.connection)
         else:
             arguments = () if boot.database is None else (boot.database,)
             connect: Callable[..., Any] = self.module.connect
             self.connection = connect(*arguments, **boot.options)
+            self.cursor = self.connection.cursor
             self._watch = ServerWatch(self.module, self.connection)
         self._is_missing = False
 

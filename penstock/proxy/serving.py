@@ -161,7 +161,7 @@ class Subprocess:
 
     def _executed(self, request: wire.Statement) -> Any:
         served = self._served
-        cursor = served.connection.cursor()
+        cursor = served.cursor()
         if request.many:
             cursor.executemany(request.sql, request.parameters)
         elif request.parameters:
