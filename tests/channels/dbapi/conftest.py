@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from penstock.channels.dbapi import sqlite
 from tests.channels.dbapi.served import Served, served
 from tests.channels.dbapi.server_kind import Kind, kind_of
 
@@ -32,3 +34,10 @@ def on_server(kind: Kind) -> Iterator[Served]:
     kind.server.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(99) UNIQUE)", url=kind.url)
     with served(kind.url, server_connections=2, wait_s=0.3) as made:
         yield made
+
+
+@pytest.fixture
+def table(service: Served) -> Served:
+    with closing(sqlite.connect()) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
+    return service

@@ -1,0 +1,180 @@
+"""What crosses with the driver of SQLite over the channel, in how many pieces, and what does not."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from penstock.channels.db.stepping import CHUNK_BYTES
+from penstock.channels.dbapi import sqlite
+from penstock.channels.dbapi.link import attach, current, detach
+from penstock.channels.dbapi.sqlite.session import Session
+from tests.channels.dbapi.crossings import Crossings
+from tests.channels.dbapi.served import ROWS, Served, count, served
+
+
+def test_nothing_crosses_before_the_first_statement_and_commits_only_when_there_is_something(
+    table: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossings = Crossings(monkeypatch)
+    connection = sqlite.connect()
+    connection.begin()
+    connection.commit()
+    connection.rollback()
+    connection.close()
+    assert crossings.methods == []
+    connection = sqlite.connect()
+    connection.begin()
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.commit()
+    connection.commit()
+    assert crossings.methods == ["run", "commit"]
+
+
+def test_executemany_crosses_once(table: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    crossings = Crossings(monkeypatch)
+    with sqlite.connect() as connection:
+        cursor = connection.executemany("INSERT INTO t (v) VALUES (?)", ((n,) for n in range(20_000)))
+    assert cursor.rowcount == 20_000
+    assert crossings.methods == ["run", "commit"]
+
+
+def test_more_parameters_than_a_frame_holds_cross_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(tmp_path / "app.db", frame_bytes=64 * 1024):
+        with sqlite.connect() as connection:
+            connection.execute("CREATE TABLE t (v)")
+            crossings = Crossings(monkeypatch)
+            cursor = connection.executemany("INSERT INTO t VALUES (?)", [("x" * 1000,)] * 500)
+            assert cursor.rowcount == 500
+            assert 8 < len(crossings.methods) < 30
+        with pytest.raises(sqlite3.DataError, match=r"limits\.frame_bytes"):
+            connection.execute("INSERT INTO t VALUES (?)", ("x" * 70_000,))
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (500,)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_large_result_comes_in_chunks_when_asked_for(
+    table: Served, monkeypatch: pytest.MonkeyPatch, in_transaction: bool
+) -> None:
+    crossings = Crossings(monkeypatch)
+    connection = sqlite.connect()
+    if in_transaction:
+        connection.begin()
+    cursor = connection.execute(ROWS.format(100_000))
+    assert cursor.fetchone()[0] == 1
+    assert crossings.methods == ["run"]
+    assert [row[0] for row in cursor] == list(range(2, 100_001))
+    assert 25 <= crossings.methods.count("fetch") <= 60
+    assert crossings.largest <= CHUNK_BYTES * 1.5
+    # Nothing is left to close.
+    connection.close()
+    assert crossings.methods.count("drop") == 0
+
+
+def test_a_row_beyond_a_frame_is_refused_and_many_that_fit_are_not(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", frame_bytes=64 * 1024):
+        connection = sqlite.connect()
+        with pytest.raises(sqlite3.DataError, match=r"limits\.frame_bytes"):
+            connection.execute("SELECT zeroblob(65536)")
+        # Rows that grow: what was read ahead and does not fit waits for its turn.
+        sizes = [*([10] * 300), *([40_000] * 30), 5]
+        connection.execute("CREATE TABLE b (size)")
+        connection.executemany("INSERT INTO b VALUES (?)", [(size,) for size in sizes])
+        connection.commit()
+        found = [len(blob) for (blob,) in connection.execute("SELECT zeroblob(size) FROM b ORDER BY rowid")]
+        assert found == sizes
+
+
+def test_a_write_is_seen_while_an_older_result_is_half_read(table: Served) -> None:
+    connection = sqlite.connect()
+    connection.executemany("INSERT INTO t (v) VALUES (?)", [("x" * 1000 + str(n),) for n in range(2000)])
+    connection.commit()
+    older = connection.execute("SELECT * FROM t")
+    older.fetchone()
+    connection.execute("INSERT INTO t (v) VALUES ('new')")
+    connection.commit()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (2001,)
+    assert len(older.fetchall()) == 1999
+
+
+def test_a_write_outside_a_transaction_gives_all_its_rows_and_is_committed(
+    table: Served, database: Path
+) -> None:
+    connection = sqlite.connect(isolation_level=None)
+    rows = connection.execute(
+        f"INSERT INTO t (v) SELECT i FROM ({ROWS.format(30_000)}) RETURNING id"
+    ).fetchall()
+    assert len(rows) == 30_000
+    with closing(sqlite3.connect(database)) as other:
+        assert other.execute("SELECT count(*) FROM t").fetchone() == (30_000,)
+
+
+def test_writes_of_many_workers_in_autocommit_share_commits(table: Served) -> None:
+    def write(slot: int) -> None:
+        link = table.worker(f"slot {slot}").link
+        connection = sqlite.Connection(Session(link), isolation_level=None, check_same_thread=False)
+        for number in range(50):
+            connection.execute("INSERT INTO t (v) VALUES (?)", (f"{slot} {number}",))
+
+    threads = [threading.Thread(target=write, args=(slot,)) for slot in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count() == 300
+    statistics = table.service.statistics()
+    assert statistics is not None
+    assert max(statistics.group_commits) > 1
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_autocommit_is_that_of_python_3_12(table: Served, autocommit: bool) -> None:
+    connection = sqlite.connect(autocommit=autocommit)
+    assert connection.in_transaction is not autocommit
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (int(autocommit),)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("CREATE TEMP TABLE x (a)", "temporary tables"),
+        ("CREATE TABLE temp.x (a)", "temporary tables"),
+        ("ATTACH 'x' AS y", "the one file in database.url"),
+        ("VACUUM", "with the service stopped"),
+        ("PRAGMA foreign_keys = OFF", r"the \[database\] section"),
+        ("PRAGMA synchronous = OFF", r"the \[database\] section"),
+        ("PRAGMA user_version = 1; DROP TABLE t", "cannot be read"),
+        ("SELECT load_extension('x')", "load_extension"),
+        ("SAVEPOINT a; DROP TABLE t; SAVEPOINT b", "written alone"),
+    ],
+)
+def test_statements_that_would_reach_others_are_refused(table: Served, statement: str, words: str) -> None:
+    connection = sqlite.connect()
+    with pytest.raises(sqlite3.NotSupportedError, match=words):
+        connection.execute(statement)
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    assert connection.execute("PRAGMA foreign_keys = ON").fetchone() == (1,)
+
+
+def test_only_a_worker_can_connect_and_only_to_its_database(service: Served) -> None:
+    with pytest.raises(sqlite3.NotSupportedError, match=r"database\.url"):
+        sqlite.connect("other.db")
+    with pytest.raises(sqlite3.NotSupportedError, match="detect_types"):
+        sqlite.connect(detect_types=sqlite.PARSE_DECLTYPES)
+    link = current()
+    detach(link)
+    try:
+        with pytest.raises(sqlite3.InterfaceError, match="no database channel in this process"):
+            sqlite.connect()
+    finally:
+        attach(link)
