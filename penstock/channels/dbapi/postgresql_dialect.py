@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import URL, pool
+from sqlalchemy import types as sqltypes
 from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import ArgumentError
 
@@ -18,6 +20,20 @@ from penstock.channels.dbapi.dialects import check_nameless
 from penstock.channels.dbapi.server.session import is_disconnect
 
 NAME: Final = "postgresql.penstock"
+
+
+class _Read:
+    """JSON that psycopg has read. SQLAlchemy 2.1 knows of such by a flag of the dialect's, 2.0 does not."""
+
+    def result_processor(self, dialect: Any, coltype: object) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
+        """The application's own reading, where it has one."""
+        read = dialect._json_deserializer  # noqa: SLF001 - where SQLAlchemy's own types find it
+        return None if read is None else lambda value: None if value is None else read(value)
+
+
+_DRIVERS: Final[dict[Any, Any]] = dict(PGDialect_psycopg.colspecs)
+_JSON: Final = type("_JSON", (_Read, _DRIVERS[JSON]), {})
+_JSONB: Final = type("_JSONB", (_Read, _DRIVERS[JSONB]), {})
 
 
 class ChannelPostgreSQLDialect(PGDialect_psycopg):
@@ -31,6 +47,7 @@ class ChannelPostgreSQLDialect(PGDialect_psycopg):
     supports_statement_cache = True
     #: The loop's connections read JSON before it crosses.
     dialect_injects_custom_json_deserializer = False
+    colspecs = {**_DRIVERS, sqltypes.JSON: _JSON, JSON: _JSON, JSONB: _JSONB}  # noqa: RUF012 - SQLAlchemy's shape
     _dialect_specific_select_one = "SELECT 1"
 
     def __init__(self, **options: Any) -> None:
