@@ -214,6 +214,9 @@ def test_a_database_that_the_channel_does_not_speak_is_refused_at_start() -> Non
 def test_the_dialect_s_url_names_nothing_and_wants_a_worker() -> None:
     with pytest.raises(ArgumentError, match=r"sqlite\+penstock://"):
         create_engine("sqlite+penstock:///app.db").connect()
+    with pytest.raises(ArgumentError, match=r"sqlite\+penstock://") as refused:
+        create_engine("sqlite+penstock:///app.db?password=secret").connect()
+    assert "secret" not in str(refused.value)
     with pytest.raises(Exception, match="no database channel in this process"):
         create_engine("sqlite+penstock://").connect()
 

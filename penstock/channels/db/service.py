@@ -19,16 +19,17 @@ import msgspec
 from msgspec import Raw
 
 from penstock.channels.db.calls import Fetch, Query, Ran, Run, Want
-from penstock.channels.db.cursors import CursorService
 from penstock.channels.db.exact import has_exact_values
-from penstock.channels.db.faults import is_locked, stopping, translated, would_write
-from penstock.channels.db.group import Outcome, Statement
-from penstock.channels.db.lending import Lending
-from penstock.channels.db.opening import DatabaseFile, find_file
-from penstock.channels.db.reading import Readers
+from penstock.channels.db.faults import stopping
+from penstock.channels.db.sqlite.cursors import CursorService
+from penstock.channels.db.sqlite.faults import is_locked, translated, would_write
+from penstock.channels.db.sqlite.group import Outcome, Statement
+from penstock.channels.db.sqlite.lending import Lending
+from penstock.channels.db.sqlite.opening import DatabaseFile, find_file
+from penstock.channels.db.sqlite.reading import Readers
+from penstock.channels.db.sqlite.transaction import OpenTransaction
+from penstock.channels.db.sqlite.writer import Writer, WriterStatistics
 from penstock.channels.db.statements import check_allowed, may_write
-from penstock.channels.db.transaction import OpenTransaction
-from penstock.channels.db.writer import Writer, WriterStatistics
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelError, ConfigurationError, DatabaseBusy, DatabaseError

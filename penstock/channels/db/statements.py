@@ -1,12 +1,14 @@
 """What may go over the database channel and who runs it, told from a statement's text alone.
 
 Only statements that begin with a known verb pass, so that a comment, a semicolon or a byte order mark in front
-of a forbidden one gains nothing; SQLite's authorizer (`opening.py`) stands behind this for what hides inside.
+of a forbidden one gains nothing; SQLite's authorizer (`sqlite/guarding.py`) stands behind this for what hides inside.
 """
 
 from __future__ import annotations
 
 import re
+import sqlite3
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -109,6 +111,21 @@ def shown(statement: str) -> str:
         if len(line) > _SHOWN or len(statement) > _SHOWN * 2
         else line or "an empty statement"
     )
+
+
+def statements_of(script: str) -> Iterator[str]:
+    """The statements of a script, as the library itself tells where each ends."""
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece
+        if sqlite3.complete_statement(f"{statement};"):
+            if statement.strip():
+                yield f"{statement};"
+            statement = ""
+        else:
+            statement += ";"
+    if statement.rstrip(";").strip():
+        yield statement.removesuffix(";")
 
 
 def _find_verb(statement: str) -> str:

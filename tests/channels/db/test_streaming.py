@@ -64,7 +64,7 @@ async def test_rows_come_in_order_and_a_chunk_at_a_time(
     assert open_streams(each) == 0
 
 
-async def test_an_async_handler_s_rows_come_so_too(each: Case) -> None:
+async def test_an_async_handler_s_rows_come_chunk_by_chunk(each: Case) -> None:
     db = await each.local(metadata)
     number = 0
     async for found in db.stream(SERIES[each.kind].format(20_000)):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from penstock.channels.dbapi import sqlite
 from tests.channels.dbapi.served import Served, served
 from tests.channels.dbapi.server_kind import Kind, kind_of
 
@@ -20,6 +22,13 @@ def database(tmp_path: Path) -> Path:
 def service(database: Path) -> Iterator[Served]:
     with served(database) as made:
         yield made
+
+
+@pytest.fixture
+def table(service: Served) -> Served:
+    with closing(sqlite.connect()) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
+    return service
 
 
 @pytest.fixture(params=["mysql", "postgresql"])

@@ -6,18 +6,22 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.db.stub import DatabaseStub
+from penstock.channels.dbapi import sqlite
 from penstock.channels.dbapi.link import attach, detach
 from penstock.channels.service import Caller
 from penstock.channels.serving import ChannelServer
 from penstock.channels.stub import Channel
 from penstock.config.database import DatabaseSection
 from penstock.config.limits import LimitsSection
+
+#: A result of so many rows of about 100 bytes.
+ROWS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i, printf('%099d', i) FROM n"
 
 
 class Served:
@@ -79,3 +83,10 @@ def served(database: Path | str, **settings: Any) -> Iterator[Served]:
     finally:
         detach(stub.link)
         made.close()
+
+
+def count() -> int:
+    """The rows of `t`, counted over the channel."""
+    with closing(sqlite.connect()) as connection:
+        (number,) = connection.execute("SELECT count(*) FROM t").fetchone()
+        return int(number)

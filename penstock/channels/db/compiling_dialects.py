@@ -113,6 +113,9 @@ class _PlainJSON(JSON):
         """SQLAlchemy's own, for a driver that takes text."""
         return _json_as_text(self, dialect)
 
+    def result_processor(self, dialect: Any, coltype: object) -> None:
+        """It comes parsed. SQLAlchemy 2.0 would parse it again."""
+
 
 class _PlainJSONB(JSONB):
     render_bind_cast = True
@@ -120,6 +123,9 @@ class _PlainJSONB(JSONB):
     def bind_processor(self, dialect: Any) -> Any:
         """As `_PlainJSON`."""
         return _json_as_text(self, dialect)
+
+    def result_processor(self, dialect: Any, coltype: object) -> None:
+        """As `_PlainJSON`."""
 
 
 def _json_as_text(type_: Any, dialect: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the dialects over the channel have in common."""
+"""What may stand in a dialect's URL over the channel: its name, and nothing more."""
 
 from __future__ import annotations
 
