@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, create_engine, event
@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
 from penstock.config.database import DatabaseSection
-from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError, TransactionUndone
+from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError
 from penstock.workers.connection import kind_of
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
@@ -31,10 +31,7 @@ from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.streaming import RowStream, Streams
-
-#: Keys in a connection's own dictionary: the first error in its transaction, and the one with which the server undid it.
-FIRST_ERROR: Final = "penstock first error"
-UNDONE_BY: Final = "penstock undone by"
+from penstock.workers.database.undone import UndoneWatch
 
 
 class AdoptedDatabase:
@@ -50,6 +47,7 @@ class AdoptedDatabase:
         self._scoped: scoped_session[Session] | None = None
         self._engine: Engine | None = None
         self._known: DatabaseKind | None = None
+        self._undone: UndoneWatch | None = None
         self._connection: Connection | None = None
         self._session: Session | None = None
         self._handler = ""
@@ -75,8 +73,7 @@ class AdoptedDatabase:
         event.listen(self._kind.stream_engine, "handle_error", self._note_error)
         event.listen(self._engine, "handle_error", self._note_error)
         event.listen(self._engine, "begin", self._note_begin)
-        event.listen(self._engine, "rollback", self._note_rollback)
-        event.listen(self._engine, "rollback_savepoint", self._note_savepoint_undone)
+        self._undone = UndoneWatch(self._engine, self._kind)
         if self._section.isolation_level is not None:
             self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
@@ -164,17 +161,13 @@ class AdoptedDatabase:
         """Flush, commit, and give the connection back to its pool. Raises what SQLAlchemy raises, `TransactionUndone` too."""
         self._streams.close()
         if self._scoped is not None and self._scoped.registry.has():
-            self._scoped.flush()
-            if self._scoped().in_transaction():
-                self._check_undone(self._scoped.connection())
             self._scoped.commit()
             self._scoped.remove()
         if self._connection is not None:
             if self._session is not None:
                 self._session.flush()
-            self._check_undone(self._connection)
-            if self._session is not None and self._session.in_transaction():
-                self._session.commit()
+                if self._session.in_transaction():
+                    self._session.commit()
             self._connection.commit()
         self._end()
 
@@ -197,12 +190,12 @@ class AdoptedDatabase:
         self.rollback()
         if self._engine is not None:
             self._engine.dispose()
-            for name, listener in (
-                ("handle_error", self._note_error), ("begin", self._note_begin), ("rollback", self._note_rollback),
-                ("rollback_savepoint", self._note_savepoint_undone),
-            ):  # fmt: skip
+            for name, listener in (("handle_error", self._note_error), ("begin", self._note_begin)):
                 if event.contains(self._engine, name, listener):
                     event.remove(self._engine, name, listener)
+        if self._undone is not None:
+            self._undone.close()
+            self._undone = None
         if self._checkouts is not None:
             self._checkouts.close()
             self._checkouts = None
@@ -251,11 +244,6 @@ class AdoptedDatabase:
             self._is_away = False
             held.close()
 
-    def _check_undone(self, connection: Connection) -> None:
-        info = connection.info
-        if UNDONE_BY in info or self._kind.has_undone(connection.connection.dbapi_connection):
-            raise TransactionUndone from info.get(UNDONE_BY, info.get(FIRST_ERROR))
-
     def _end(self) -> None:
         session, self._session = self._session, None
         connection, self._connection = self._connection, None
@@ -282,25 +270,14 @@ class AdoptedDatabase:
             lost = context.is_disconnect or self._kind.is_lost(found)
         if lost:
             self._kind.has_lost_connection = self._is_away = True
-        elif connection is not None:
-            error = context.sqlalchemy_exception or found
-            connection.info.setdefault(FIRST_ERROR, error)
-            if self._kind.undoes_all(found):
-                connection.info.setdefault(UNDONE_BY, error)
+        elif connection is not None and self._undone is not None:
+            self._undone.note(connection, context.sqlalchemy_exception or found, found)
 
     def _note_begin(self, _connection: Connection) -> None:
         if self._is_running:
             self._handlers_with_database.add(self._handler)
             if self.before_transaction is not None:
                 self.before_transaction()
-
-    def _note_rollback(self, connection: Connection) -> None:
-        connection.info.pop(UNDONE_BY, None)
-        connection.info.pop(FIRST_ERROR, None)
-
-    def _note_savepoint_undone(self, connection: Connection, _name: str, _context: None) -> None:
-        # The error was undone with its savepoint; a deadlock would not be.
-        connection.info.pop(FIRST_ERROR, None)
 
 
 def find_adopted(section: DatabaseSection) -> tuple[Engine, scoped_session[Session] | None]:

@@ -21,13 +21,21 @@ _FIRST_WORDS: Final = re.compile(
     re.IGNORECASE,
 )
 _ANYWHERE: Final = re.compile(
-    rf":=|/\*M?!|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
+    # Whoever updates that view, sets.
+    rf":=|/\*M?!|\bUPDATE\s+(?:ONLY\s+)?(?:pg_catalog\s*\.\s*)?pg_settings\b|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
     r"|\b(?:GET_LOCK|set_config|setseed|pg_(?:try_)?advisory_lock(?:_shared)?|pg_temp(?:_\d+)?)\b",
     re.IGNORECASE,
 )
 #: `LAST_INSERT_ID(n)` is not looked for in these, where it is the usual way to learn an id, and no more than each INSERT leaves.
 _WRITES: Final = re.compile(IN_FRONT + r"(?:INSERT|REPLACE|UPDATE)\b", re.IGNORECASE)
 _CHOSEN_ID: Final = re.compile(r"\bLAST_INSERT_ID(?=\s*\(\s*[^)\s])", re.IGNORECASE)
+#: On PostgreSQL these end with their transaction; elsewhere SET LOCAL is the session's, too.
+_LOCAL: Final = re.compile(IN_FRONT + r"SET\s+(?:LOCAL|TRANSACTION|CONSTRAINTS)\b", re.IGNORECASE)
+_LOCAL_CONFIG: Final = re.compile(
+    r"\bset_config\s*\((?:\s|''|%s|%\(\w++\)s|[\w.:])*+,(?:\s|''|%s|%\(\w++\)s|[\w.:])*+,\s*true\s*\)",
+    re.IGNORECASE,
+)
+_DROPPED: Final = re.compile(IN_FRONT + rf"{_TEMPORARY}\b(?=(?:.|\n)*\bON\s+COMMIT\s+DROP\b)", re.IGNORECASE)
 #: Without one of these a text is read as it stands.
 _MARKS: Final = re.compile(r"['\"`;$]|--|/\*|\#")
 _OTHER_MARKS: Final = (
@@ -53,6 +61,22 @@ def left_by(statement: str) -> str | None:
         # A million literals need not be told from the rest.
         return None
     return next((words for part in parts(statement) if (words := left_by_part(part)) is not None), None)
+
+
+def left_in_postgresql(statement: str) -> str | None:
+    """As `left_by`, but for what PostgreSQL ends with the transaction."""
+    if _JOINTS.search(statement) is None and left_by_part(statement) is None:
+        return None
+    return next(
+        (words for part in parts(statement) if (words := left_by_part(lasting(part))) is not None), None
+    )
+
+
+def lasting(part: str) -> str:
+    """What of one of `parts` PostgreSQL does not end with its transaction."""
+    if _LOCAL.match(part):
+        return ""
+    return _LOCAL_CONFIG.sub("", _DROPPED.sub("", part))
 
 
 def left_by_part(part: str) -> str | None:

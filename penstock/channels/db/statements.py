@@ -7,6 +7,8 @@ of a forbidden one gains nothing; SQLite's authorizer (`sqlite/guarding.py`) sta
 from __future__ import annotations
 
 import re
+import sqlite3
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -109,6 +111,21 @@ def shown(statement: str) -> str:
         if len(line) > _SHOWN or len(statement) > _SHOWN * 2
         else line or "an empty statement"
     )
+
+
+def statements_of(script: str) -> Iterator[str]:
+    """The statements of a script, as the library itself tells where each ends."""
+    statement = ""
+    for piece in script.split(";"):
+        statement += piece
+        if sqlite3.complete_statement(f"{statement};"):
+            if statement.strip():
+                yield f"{statement};"
+            statement = ""
+        else:
+            statement += ";"
+    if statement.rstrip(";").strip():
+        yield statement.removesuffix(";")
 
 
 def _find_verb(statement: str) -> str:

@@ -15,7 +15,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, TransactionUndone
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_dialect import is_locked
+from penstock.workers.database.sqlite_connection import is_locked
 
 
 class UndoneConnection(Connection):

@@ -184,3 +184,23 @@ class DatabaseKind:
             self._left = self._left or left_by(statement)
 
         return watch
+
+
+class WatchingKind(DatabaseKind):
+    """For a driver's connection that notes in `left` what outlives a rollback, and whose `look` says what it is like."""
+
+    def note_opened(self, raw: Any) -> None:
+        """Forget what opening did: the driver and SQLAlchemy have set what they need, from here on it is the handler."""
+        self.forget_left(raw)
+
+    def forget_left(self, raw: Any) -> None:
+        """As the connection notes it."""
+        raw.left = None
+        raw.state = raw.look()
+
+    def left_on(self, raw: Any) -> str | None:
+        """What the connection noted, or what of it is not as it was."""
+        left: str | None = raw.left
+        if left is None and (now := raw.look()) != raw.state:
+            left = next(name for name, value in now.items() if value != raw.state[name])
+        return left

@@ -14,7 +14,7 @@ from sqlalchemy.engine import RootTransaction
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 
-from penstock.errors import ConnectionMisused
+from penstock.errors import ConnectionMisused, TransactionUndone
 
 _LEAVE_OPEN = (
     "it belongs to the worker and its transaction is committed when the handler returns: use it without `with` and "
@@ -132,7 +132,13 @@ class MessageSession(Session):
         super().__init__(connection, join_transaction_mode="control_fully")
 
     def commit_with(self, connection: MessageConnection) -> None:
-        """Flush and commit, also when the handler ended the transaction on the connection in between."""
+        """Flush and commit, also when the handler ended the transaction on the connection in between.
+
+        Raises `TransactionUndone` after a flush that failed, which has undone everything, until somebody rolls back.
+        """
+        transaction = self.get_transaction()
+        if transaction is not None and not self.is_active:
+            raise TransactionUndone from transaction._rollback_exception  # noqa: SLF001 - there is no other word for it
         self.flush()
         if self.root is connection.get_transaction():
             self.commit()

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pymysql import err
 from pymysql.connections import Connection
-from pymysql.constants import SERVER_STATUS
+from pymysql.constants import CLIENT, SERVER_STATUS
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
-from penstock.channels.db.leftovers import left_by
 from penstock.channels.db.server.lengths import QUESTION, check_length
-from penstock.errors import ConnectionMisused, TransactionUndone
-from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
+from penstock.errors import ConnectionMisused
+from penstock.workers.database.mysql_family import MySQLFamilyKind, Watched
 
 #: The driver bounds the TCP connection, and not the greeting of a server that is frozen. Its own default for the former.
 _GREETING_TIMEOUT_S: Final = 10.0
 #: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
 _PING_TIMEOUT_S: Final = 5.0
+
+#: The server says so of an answer when it was asked to track its session: what a function of the user's has set, too.
+_STATE_CHANGED: Final = 0x4000
 
 
 class CutOffError(err.InterfaceError):
@@ -38,14 +40,10 @@ else:
     _Connection = Connection
 
 
-class WatchedConnection(_Connection):
+class WatchedConnection(Watched, _Connection):
     """The driver's connection, noting in `left` what outlives a rollback."""
 
-    left: str | None = None
-    #: What the server takes in one packet.
-    most_bytes: int | None = None
-    #: The deadlock that took the transaction away, until somebody rolls back.
-    undone_by: BaseException | None = None
+    kept = ("cursorclass", "decoders", "encoders", "encoding", "use_unicode")
     #: The driver's own: the last result.
     _result: Any = None
     #: The driver's own: what its socket waits at most for an answer; None is for ever.
@@ -53,6 +51,7 @@ class WatchedConnection(_Connection):
     #: True between a question and its answer.
     _is_midway = False
     _was_closed = False
+    _status = 0
 
     def close(self) -> None:
         """As the driver's, but twice is harmless: SQLAlchemy closes what it finds broken."""
@@ -64,8 +63,8 @@ class WatchedConnection(_Connection):
         """As the driver's. Raises `DataError` for a statement that the server would answer by ending the connection."""
         text = sql.decode("utf-8", "surrogateescape") if isinstance(sql, bytes | bytearray) else sql
         sql = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
-        check_length(sql, self.most_bytes)
-        self.left = self.left or left_by(text)
+        check_length(sql, self.most_bytes, err.DataError)
+        self.note_statement(text)
         self._refuse_amid_stream()
         with self._question():
             rows: int = super().query(sql, unbuffered)
@@ -73,8 +72,7 @@ class WatchedConnection(_Connection):
 
     def commit(self) -> None:
         """As the driver's. Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
-        if self.undone_by is not None:
-            raise TransactionUndone from self.undone_by
+        self.check_undone()
         self._refuse_amid_stream()
         with self._question():
             super().commit()
@@ -108,8 +106,7 @@ class WatchedConnection(_Connection):
             yield
         except err.MySQLError as error:
             self._is_midway = False
-            if error.args and error.args[0] == DEADLOCK:
-                self.undone_by = error
+            self.note_failed(error)
             raise
         self._is_midway = False
 
@@ -117,6 +114,22 @@ class WatchedConnection(_Connection):
         """As the driver's."""
         self.left = "autocommit()"
         super().autocommit(value)
+
+    @property
+    def server_status(self) -> int:
+        """What the last answer said of the session."""
+        return self._status
+
+    @server_status.setter
+    def server_status(self, status: int) -> None:
+        self._status = status
+        if status & _STATE_CHANGED:
+            self.left = self.left or "the session's state, as the server says"
+
+    def ping(self, reconnect: Any = False) -> None:  # noqa: FBT002 - the driver's signature
+        """As the driver's, but it never opens another connection, on which the rest of a message would be committed."""
+        del reconnect
+        super().ping(reconnect=False)
 
     def select_db(self, db: Any) -> None:
         """As the driver's."""
@@ -173,10 +186,19 @@ class MySQLKind(MySQLFamilyKind):
             _dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]
         ) -> WatchedConnection:
             usual_s = options.get("read_timeout")
-            raw = WatchedConnection(*args, **{**options, "read_timeout": usual_s or _GREETING_TIMEOUT_S})
+            ours = {
+                "read_timeout": usual_s or _GREETING_TIMEOUT_S,
+                "client_flag": options.get("client_flag", 0) | CLIENT.SESSION_TRACK,
+            }
+            raw = WatchedConnection(*args, **{**options, **ours})
             with raw.cursor() as cursor:
                 cursor.execute(QUESTION)
                 [(raw.most_bytes,)] = cursor.fetchall()
+                # Older servers, and some that stand in between, do not know it.
+                with suppress(err.MySQLError):
+                    cursor.execute("SET SESSION session_track_state_change = ON")
+            # Its answer ends what the server says of that.
+            raw.rollback()
             raw._read_timeout = usual_s  # noqa: SLF001
             return raw
 

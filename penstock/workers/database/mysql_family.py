@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from penstock.workers.database.kind import DatabaseKind
+from penstock.channels.db.leftovers import IN_FRONT, left_by, parts
+from penstock.errors import TransactionUndone
+from penstock.workers.database.kind import WatchingKind
 
 #: Deadlock: InnoDB has rolled back the whole transaction, and the next statement begins another one.
 DEADLOCK: Final = 1213
@@ -16,19 +19,56 @@ _CONFLICT_CODES: Final = frozenset({1205, DEADLOCK, 1020, 3572})
 _LOST_CODES: Final = frozenset({1053, 3169})
 #: Disk full, table full.
 _BUSY_CODES: Final = frozenset({1021, 1114})
+#: What goes on inside a transaction; whatever else there is may commit it first (DDL, BEGIN, LOCK TABLES, CALL), or says so.
+_GOES_ON: Final = re.compile(
+    rf"{IN_FRONT}(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|DO|SHOW|EXPLAIN|DESC|DESCRIBE|SAVEPOINT|RELEASE|ROLLBACK)\b",
+    re.IGNORECASE,
+)
+_ROLLS_BACK: Final = re.compile(rf"{IN_FRONT}ROLLBACK\b(?!.*\bTO\b)", re.IGNORECASE | re.DOTALL)
 
 
-class MySQLFamilyKind(DatabaseKind):
-    """What both drivers' kinds share; the driver's connection notes in `left` what outlives a rollback."""
+class Watched:
+    """What both drivers' connections share: they note what outlives a rollback, and what undid a transaction."""
 
-    def note_opened(self, raw: Any) -> None:
-        """Forget what opening did."""
-        # The driver and SQLAlchemy have set what they need; from here on it is the handler.
-        raw.left = None
+    #: Attributes of the driver's that the next message finds.
+    kept: tuple[str, ...] = ()
+    left: str | None = None
+    #: The deadlock that took the transaction away, until somebody rolls back.
+    undone_by: BaseException | None = None
+    #: What the server takes in one packet.
+    most_bytes: int | None = None
+    #: As `look` found it when the connection was opened.
+    state: dict[str, Any]
 
-    def forget_left(self, raw: Any) -> None:
-        """As the connection notes it."""
-        raw.left = None
+    def look(self) -> dict[str, Any]:
+        """What is kept, by name."""
+        found = {name: getattr(self, name) for name in self.kept}
+        return {name: dict(value) if isinstance(value, dict) else value for name, value in found.items()}
+
+    def note_statement(self, text: str) -> None:
+        """This goes to the server now. Raises `TransactionUndone` for what would commit half a transaction."""
+        self.left = self.left or left_by(text)
+        if self.undone_by is None:
+            return
+        for part in parts(text):
+            if _ROLLS_BACK.match(part):
+                self.undone_by = None
+            elif self.undone_by is not None and not _GOES_ON.match(part):
+                raise TransactionUndone from self.undone_by
+
+    def note_failed(self, error: BaseException) -> None:
+        """The server answered with this."""
+        if error.args and error.args[0] == DEADLOCK:
+            self.undone_by = error
+
+    def check_undone(self) -> None:
+        """Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
+        if self.undone_by is not None:
+            raise TransactionUndone from self.undone_by
+
+
+class MySQLFamilyKind(WatchingKind):
+    """What both drivers' kinds share."""
 
     def most_connections(self, raw: Any) -> tuple[int, str] | None:
         """The server's limit, and the user's when that is lower."""
@@ -43,11 +83,6 @@ class MySQLFamilyKind(DatabaseKind):
     def begin_stream(self, connection: Connection) -> None:
         """Read only."""
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-
-    def left_on(self, raw: Any) -> str | None:
-        """What the connection noted."""
-        left: str | None = raw.left
-        return left
 
     def left_by_options(self, options: Any) -> str | None:
         """Nothing: an isolation level is a SET, which the connection has noted."""

@@ -6,7 +6,9 @@ frozen, not gone, write `?read_timeout=60` into the URL.
 
 from __future__ import annotations
 
+import functools
 import select
+from collections.abc import Callable
 from typing import Any
 
 import MySQLdb
@@ -14,20 +16,18 @@ from MySQLdb.connections import Connection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
-from penstock.channels.db.leftovers import left_by
-from penstock.errors import TransactionUndone
-from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
+from penstock.channels.db.server.lengths import QUESTION, check_length
+from penstock.workers.database.mysql_family import MySQLFamilyKind, Watched
 
 
 class ClosedError(MySQLdb.InterfaceError):  # type: ignore[misc]
     """Raised for whatever follows a close by the handler."""
 
 
-class WatchedConnection(Connection):  # type: ignore[misc]
+class WatchedConnection(Watched, Connection):  # type: ignore[misc]
     """The driver's connection, noting in `left` what outlives a rollback."""
 
-    left: str | None = None
-    undone_by: BaseException | None = None
+    kept = ("converter", "cursorclass", "encoders", "encoding")
     #: True when a transaction may be open.
     is_asked = False
     _was_closed = False
@@ -39,22 +39,22 @@ class WatchedConnection(Connection):  # type: ignore[misc]
             super().close()
 
     def query(self, query: Any) -> None:
-        """As the driver's."""
+        """As the driver's. Raises `DataError` for a statement that the server would answer by ending the connection."""
         self._refuse_closed()
         text = query.decode("utf-8", "surrogateescape") if isinstance(query, bytes | bytearray) else query
-        self.left = self.left or left_by(text)
+        sent = query.encode(self.encoding, "surrogateescape") if isinstance(query, str) else query
+        check_length(sent, self.most_bytes, MySQLdb.DataError)
+        self.note_statement(text)
         self.is_asked = True
         try:
             super().query(query)
         except MySQLdb.Error as error:
-            if error.args and error.args[0] == DEADLOCK:
-                self.undone_by = error
+            self.note_failed(error)
             raise
 
     def commit(self) -> None:
         """As the driver's. Raises `TransactionUndone` when half a transaction would be committed for a whole one."""
-        if self.undone_by is not None:
-            raise TransactionUndone from self.undone_by
+        self.check_undone()
         self._refuse_closed()
         super().commit()
         self.is_asked = False
@@ -66,19 +66,29 @@ class WatchedConnection(Connection):  # type: ignore[misc]
         super().rollback()
         self.is_asked = False
 
-    def autocommit(self, on: bool) -> None:  # noqa: FBT001 - the driver's signature
-        """As the driver's."""
-        self.left = "autocommit()"
-        super().autocommit(on)
-
-    def select_db(self, db: Any) -> None:
-        """As the driver's."""
-        self.left = "select_db()"
-        super().select_db(db)
+    def ping(self, *_reconnect: Any) -> None:
+        """As the driver's, but it never opens another connection, on which the rest of a message would be committed."""
+        super().ping()
 
     def _refuse_closed(self) -> None:
         if self._was_closed:
             raise ClosedError(0, "the connection was closed by the handler")
+
+
+def _noting(name: str) -> Callable[..., Any]:
+    method = getattr(Connection, name)
+
+    @functools.wraps(method)
+    def note(self: WatchedConnection, *args: Any, **options: Any) -> Any:
+        self.left = f"{name}()"
+        return method(self, *args, **options)
+
+    return note
+
+
+for _name in ("autocommit", "change_user", "select_db", "set_character_set", "set_server_option"):
+    # They do not go by `query`.
+    setattr(WatchedConnection, _name, _noting(_name))
 
 
 class MySQLdbKind(MySQLFamilyKind):
@@ -116,7 +126,12 @@ class MySQLdbKind(MySQLFamilyKind):
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
 
         def connect(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
-            return WatchedConnection(*args, **options)
+            raw = WatchedConnection(*args, **options)
+            with raw.cursor() as cursor:
+                cursor.execute(QUESTION)
+                [(raw.most_bytes,)] = cursor.fetchall()
+            raw.rollback()
+            return raw
 
         event.listen(engine, "do_connect", connect)
         return engine

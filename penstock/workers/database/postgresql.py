@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import select
 import time
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any, Final, Self, TypeAlias
 
 import psycopg
+import psycopg.sql
 from psycopg.pq import ExecStatus, TransactionStatus
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import Pool
 
+from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.errors import TransactionUndone
-from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kind import WatchingKind
 
 #: A network that swallows packets would hold the test of an idle connection for a quarter of an hour.
 _PING_TIMEOUT_S: Final = 5.0
@@ -27,7 +30,18 @@ _LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "2
 _CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 #: Disk full, out of memory.
 _BUSY_STATES: Final = frozenset({"53100", "53200"})
-_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(r"\s*SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
+#: What the server tells unasked, whoever set it: a function of the user's, too. `search_path` since version 18.
+_TOLD: Final = (
+    "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "IntervalStyle", "is_superuser",
+    "search_path", "session_authorization", "standard_conforming_strings", "TimeZone",
+)  # fmt: skip
+_ATTRIBUTES: Final = (
+    "autocommit", "isolation_level", "read_only", "deferrable", "prepare_threshold", "row_factory", "cursor_factory",
+    "server_cursor_factory",
+)  # fmt: skip
+_STATE: Final = _ATTRIBUTES + _TOLD
+_NAMES: Final = tuple(name.encode() for name in _TOLD)
+_attributes_of: Final = attrgetter(*_ATTRIBUTES)
 _LIMITS: Final = """
     SELECT current_setting('max_connections')::int,
            CASE WHEN current_setting('is_superuser') = 'on' THEN 0 ELSE
@@ -37,13 +51,37 @@ _LIMITS: Final = """
            (SELECT datconnlimit FROM pg_database WHERE datname = current_database())
 """
 
+_COMMITS: Final = re.compile(r"(?:[\s;]|--[^\n]*+|/\*.*?\*/)*+(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL)
+
 _Connection: TypeAlias = psycopg.Connection[Any]
 
 
 class WatchedConnection(_Connection):
-    """The driver's connection, which refuses to take a rollback for a commit."""
+    """The driver's connection, which refuses to take a rollback for a commit, and notes in `left` what outlives one."""
 
     undone_by: BaseException | None = None
+    left: str | None = None
+    #: As `look` found it when the connection was opened.
+    state: dict[str, Any]
+
+    def note(self, query: Any) -> None:
+        """This goes to the server now. Raises `TransactionUndone` for a commit by text, which it would answer with a rollback."""
+        if self.left is None:
+            self.left = left_in_postgresql(self._words_of(query))
+        if self.pgconn.transaction_status == TransactionStatus.INERROR and _COMMITS.match(
+            self._words_of(query)
+        ):
+            raise TransactionUndone from self.undone_by
+
+    def _words_of(self, query: Any) -> str:
+        if isinstance(query, bytes):
+            return query.decode(errors="replace")
+        return query if isinstance(query, str) else psycopg.sql.as_string(query, self)
+
+    def look(self) -> dict[str, Any]:
+        """Its attributes, and what the server has told of it; asks nobody."""
+        told = self.pgconn.parameter_status
+        return dict(zip(_STATE, (*_attributes_of(self), *map(told, _NAMES)), strict=True))
 
     def commit(self) -> None:
         """As the driver's. Raises `TransactionUndone` where the server would answer COMMIT with ROLLBACK, in silence."""
@@ -58,13 +96,50 @@ class WatchedConnection(_Connection):
         self.undone_by = None
 
 
-class PostgreSQLKind(DatabaseKind):
+class WatchedCursor(psycopg.Cursor[Any]):
+    """The driver's cursor, whose connection hears what goes to the server."""
+
+    connection: WatchedConnection
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().execute(query, *args, **options)
+
+    def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        """As the driver's."""
+        self.connection.note(query)
+        super().executemany(query, *args, **options)
+
+    def stream(self, query: Any, *args: Any, **options: Any) -> Iterator[Any]:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().stream(query, *args, **options)
+
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """As the driver's."""
+        self.connection.note(statement)
+        return super().copy(statement, *args, **options)
+
+
+class WatchedServerCursor(psycopg.ServerCursor[Any]):
+    """The same on the server, where a query may call a function that stays."""
+
+    connection: WatchedConnection
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Self:
+        """As the driver's."""
+        self.connection.note(query)
+        return super().execute(query, *args, **options)
+
+
+class PostgreSQLKind(WatchingKind):
     """PostgreSQL."""
 
     _raw: WatchedConnection | None = None
 
     def note_opened(self, raw: Any) -> None:
-        """As for any database."""
+        """As for any that is watched."""
         super().note_opened(raw)
         self._raw = raw
 
@@ -148,23 +223,16 @@ class PostgreSQLKind(DatabaseKind):
         return isinstance(error, psycopg.Error) and error.sqlstate in _BUSY_STATES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
-        engine = super()._create_engine(pool)
+        engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
 
         def connect(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
-            return WatchedConnection.connect(*args, **options)
+            raw = WatchedConnection.connect(*args, **{**options, "cursor_factory": WatchedCursor})
+            raw.server_cursor_factory = WatchedServerCursor
+            return raw
 
         event.listen(engine, "do_connect", connect)
         event.listen(engine, "rollback_savepoint", self._note_savepoint_undone)
         return engine
-
-    def _statement_watcher(self) -> Callable[..., None]:
-        watch = super()._statement_watcher()
-
-        def watch_what_lasts(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-            if _ENDS_WITH_ITS_TRANSACTION.match(statement) is None:
-                watch(connection, cursor, statement, *rest)
-
-        return watch_what_lasts
 
     def _note_savepoint_undone(self, _connection: Connection, _name: str, _context: None) -> None:
         # With its savepoint the error was undone, and is not why a later commit is refused.

@@ -17,7 +17,8 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_dialect import DRIVER_NAME, is_broken, is_locked
+from penstock.workers.database.sqlite_connection import is_broken, is_locked
+from penstock.workers.database.sqlite_dialect import DRIVER_NAME
 
 #: How often a connection's file is looked for; the system call costs 8 µs among a message's work.
 _LOOK_EACH_S: Final = 1.0

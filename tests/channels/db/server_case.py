@@ -19,42 +19,95 @@ SLOWLY_S = 0.15
 KINDS = ("mariadb", "postgresql")
 SLEEP = {"mariadb": "SELECT sleep(60)", "postgresql": "SELECT pg_sleep(60)"}
 
-#: What leaves something, what asks for it, and how that is before; by database.
+#: What leaves something, what asks for it, and how that is before; by database. Of its own connection each asks: one that was
+#: closed just now the server may still have.
 LEFT: dict[str, list[tuple[str, str, object]]] = {
     "mariadb": [
+        # There it is another word for SESSION.
+        ("SET LOCAL lock_wait_timeout = 77", "SELECT @@lock_wait_timeout = 77", 0),
+        ("SELECT 1 INTO @n", "SELECT @n IS NOT NULL", 0),
+        *(
+            (statement, "SELECT @@lock_wait_timeout = 77", 0)
+            for statement in (
+                "SET @a = 1, SESSION lock_wait_timeout = 77",
+                "set @@session.lock_wait_timeout = 77",
+                "SET STATEMENT max_statement_time = 9 FOR SET SESSION lock_wait_timeout = 77",
+            )
+        ),
+        *(
+            (statement, "SELECT @n IS NOT NULL", 0)
+            for statement in (
+                "SELECT (@n := 1)",
+                "SELECT 1, 2 INTO @m, @n",
+                "SELECT count(@n := TABLE_NAME) FROM information_schema.TABLES",
+                "DO @n := 1",
+            )
+        ),
+        *(
+            (statement, "SELECT IS_USED_LOCK('penstock-left') = CONNECTION_ID()", None)
+            for statement in ("SELECT GET_LOCK('penstock-left', 5)", "DO get_lock/**/('penstock-left', 5)")
+        ),
+        ("USE information_schema", "SELECT DATABASE() = 'information_schema'", 0),
         ("EXECUTE IMMEDIATE 'SET SESSION lock_wait_timeout = 77'", "SELECT @@lock_wait_timeout = 77", 0),
         ("BEGIN NOT ATOMIC SET SESSION lock_wait_timeout = 77; END", "SELECT @@lock_wait_timeout = 77", 0),
         ("IF 1 THEN SET SESSION lock_wait_timeout = 77; END IF", "SELECT @@lock_wait_timeout = 77", 0),
         ("/*M! SET SESSION lock_wait_timeout = 77 */", "SELECT @@lock_wait_timeout = 77", 0),
+        ("SET LOCAL lock_wait_timeout = 77", "SELECT @@lock_wait_timeout = 77", 0),
         ("GET DIAGNOSTICS @n = NUMBER", "SELECT @n IS NOT NULL", 0),
         ("SELECT LAST_INSERT_ID(77)", "SELECT LAST_INSERT_ID()", 0),
     ],
     "postgresql": [
         *(
-            (statement, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 0)
+            (
+                statement,
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+                0,
+            )
             for statement in (
                 "SELECT pg_advisory_lock_shared(4711)",
                 "SELECT pg_try_advisory_lock_shared(4711)",
                 "EXPLAIN ANALYZE SELECT pg_advisory_lock(4711)",
             )
         ),
-        ("SELECT 1; SET work_mem = '8MB'", "SELECT current_setting('work_mem')", "4MB"),
+        *(
+            (statement, "SELECT current_setting('work_mem')", "4MB")
+            for statement in (
+                "SELECT 1; SET work_mem = '8MB'",
+                "SET LOCAL lock_timeout = 5; SET work_mem = '8MB'",
+                "set local lock_timeout = 5;/* ; */ set work_mem = '8MB'",
+                "SET TRANSACTION READ WRITE; -- why\nSET SESSION work_mem TO '8MB'",
+                "SET CONSTRAINTS ALL DEFERRED; RESET lock_timeout; SET work_mem = '8MB'",
+                "SELECT set_config('work_mem', '8MB', false)",
+                "SELECT set_config('work_mem', '7MB', true), set_config('work_mem', '8MB', false)",
+                "SELECT set_config('work_mem', '8MB', 'a' = ', true)')",
+                "WITH s AS (SELECT set_config('work_mem', '8MB', 1 = 2)) SELECT * FROM s",
+                "DO $$ BEGIN SET work_mem = '8MB'; END $$",
+                "UPDATE pg_settings SET setting = '8192' WHERE name = 'work_mem'",
+                "update only pg_catalog.pg_settings SET setting = '8192' WHERE name = 'work_mem'",
+            )
+        ),
         (
             "SELECT 1; PREPARE mine AS SELECT 1",
             "SELECT count(*) FROM pg_prepared_statements WHERE from_sql",
             0,
         ),
         *(
-            (statement, "SELECT count(*) FROM pg_class WHERE relname = 'mine'", 0)
+            (
+                statement,
+                "SELECT count(*) FROM pg_class WHERE relname = 'mine' AND relnamespace = pg_my_temp_schema()",
+                0,
+            )
             for statement in (
                 "SELECT 1; CREATE TEMP TABLE mine (id INTEGER)",
                 "CREATE TABLE pg_temp.mine (id INTEGER)",
+                "CREATE TEMP TABLE other (id INTEGER) ON COMMIT DROP; CREATE TEMP TABLE mine (id INTEGER)",
+                "CREATE TEMP TABLE mine AS SELECT 'ON COMMIT DROP' AS words",
                 "EXPLAIN ANALYZE CREATE TEMP TABLE mine AS SELECT 1",
             )
         ),
         (
             "CREATE FUNCTION pg_temp.mine() RETURNS int LANGUAGE sql AS $$SELECT 1; SELECT 2$$",
-            "SELECT count(*) FROM pg_proc WHERE proname = 'mine'",
+            "SELECT count(*) FROM pg_proc WHERE proname = 'mine' AND pronamespace = pg_my_temp_schema()",
             0,
         ),
     ],

@@ -12,6 +12,7 @@ import pytest
 PROGRAM = """
 import asyncio, resource, sys
 from penstock.channels.db.local import LocalDatabase
+from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
@@ -22,7 +23,7 @@ def limit(size):
 
 async def main():
     service = DatabaseService(DatabaseSection.model_validate({"url": "sqlite:///" + sys.argv[1]}), frame_bytes=1 << 20)
-    db = LocalDatabase(service, Caller("handler"))
+    db = LocalDatabase(service, Caller("handler"), Preparer(is_server=False))
     await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
     await db.execute("INSERT INTO t (v) VALUES ('before')")
     connection = service._sqlite._writer._thread._connection

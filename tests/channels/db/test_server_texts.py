@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pymysql.converters import convert_date
 
+from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.channels.db.server import packets
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.refusals import check
@@ -113,19 +114,26 @@ def test_a_row_is_read_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("statement", "leaves"),
     [
-        ("SELECT 1", False),
-        ("SET SESSION sql_mode = ''", True),
-        ("SET LOCAL lock_timeout = 5", False),
-        ("SELECT GET_LOCK('a', 1)", True),
-        ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", True),
-        ("INSERT INTO t VALUES ('SET')", False),
-        ("SET LOCAL lock_timeout = 5; SELECT 1", False),
-        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", True),
-        ("SELECT 1; CREATE TEMP TABLE t (id INT)", True),
+        ("SELECT 1", ""),
+        ("SET SESSION sql_mode = ''", "mysql postgresql"),
+        ("SET LOCAL lock_timeout = 5", "mysql"),
+        ("SELECT GET_LOCK('a', 1)", "mysql postgresql"),
+        ("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", "mysql postgresql"),
+        ("CREATE TEMP TABLE t (id INT) ON COMMIT DROP", "mysql"),
+        ("INSERT INTO t VALUES ('SET')", ""),
+        ("SET LOCAL lock_timeout = 5; SELECT 1", "mysql"),
+        ("SET LOCAL lock_timeout = 5; SET work_mem = '8MB'", "mysql postgresql"),
+        ("SELECT 1; CREATE TEMP TABLE t (id INT)", "mysql postgresql"),
+        ("SELECT set_config('app.tenant', %s, true)", "mysql"),
+        ("SELECT set_config('app.tenant', %(n)s::VARCHAR, TRUE), 1", "mysql"),
+        ("SELECT set_config('app.tenant', 'x, true)', %s)", "mysql postgresql"),
+        ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", "mysql postgresql"),
     ],
 )
-def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: bool) -> None:
-    assert check(statement, in_transaction=True).leaves is leaves
+def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: str) -> None:
+    for backend in ("mysql", "postgresql"):
+        assert check(statement, backend, in_transaction=True).leaves is (backend in leaves)
+        assert (left_in_postgresql(statement) is not None) is ("postgresql" in leaves)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +147,10 @@ def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leav
         "SELECT 1; PREPARE p AS SELECT 1",
     ],
 )
-def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_the_next_statement_is_refused_alone(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
-        check(statement, in_transaction=False)
+        check(statement, backend, in_transaction=False)
 
 
 @pytest.mark.parametrize(
@@ -154,13 +163,17 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None
         "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
     ],
 )
-def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(statement: str) -> None:
-    assert not check(statement, in_transaction=False).is_for_the_next
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(
+    statement: str, backend: str
+) -> None:
+    assert not check(statement, backend, in_transaction=False).is_for_the_next
 
 
 @pytest.mark.parametrize(
     "statement", ["SELECT 1; LISTEN x", "SELECT 1;/**/DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
 )
-def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_cannot_cross_is_refused_behind_another_statement(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="does not cross"):
-        check(statement, in_transaction=True)
+        check(statement, backend, in_transaction=True)

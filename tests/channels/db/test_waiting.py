@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Caller
 from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
-from tests.channels.conftest import MakeService, local, until
+from tests.channels.conftest import MakeService, local, local_of, until
 
 #: Counts for many seconds unless it is interrupted.
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) SELECT count(*) FROM n"
@@ -131,7 +130,7 @@ async def test_who_waits_too_long_for_a_reader_is_told_who_reads(make_service: M
 async def test_a_forgotten_caller_reads_no_further_and_waits_no_longer(make_service: MakeService) -> None:
     service = await with_table(make_service(readers=1))
     caller = Caller("slot 5")
-    database = LocalDatabase(service, caller)
+    database = local_of(service, caller)
     reading = asyncio.create_task(database.fetch_one(ENDLESS))
     await until(lambda: "0 of 1 idle" in reads(service))
     waiting = asyncio.create_task(database.fetch_one("SELECT 1"))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, event, text
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 _password = os.environ.get("LEGACY_PASSWORD")
@@ -15,6 +16,8 @@ engine = create_engine(
     **({} if os.environ["LEGACY_URL"].startswith("sqlite") else {"pool_size": 2, "max_overflow": 0}),
 )
 DBSession = scoped_session(sessionmaker(engine))
+#: As SQLAlchemy's manual has it for SQLite: the driver begins nothing by itself.
+beginning = create_engine(os.environ["LEGACY_URL"])
 NOTHING = "to adopt"
 unbound = scoped_session(sessionmaker())
 
@@ -22,3 +25,13 @@ unbound = scoped_session(sessionmaker())
 def store(number: int) -> None:
     """Deep in somebody's code, where there is no context."""
     DBSession.execute(text("INSERT INTO item (id, name, n) VALUES (:id, 'legacy', 0)"), {"id": number})
+
+
+@event.listens_for(beginning, "connect")
+def _leave_transactions_to_us(raw: Any, _record: object) -> None:
+    raw.isolation_level = None
+
+
+@event.listens_for(beginning, "begin")
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,8 @@ class Place:
     url: str
     server: Server | None = None
     way: DatabaseWay = "own"
+    #: Of [database], for every worker here.
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def running(self) -> Server:
@@ -76,7 +78,7 @@ class Place:
         app = App()
         for number, function in enumerate((handler, *more)):
             app.handler(f"q{number}", database=self.way)(function)
-        with running_on(app, url or self.url, **settings) as running:
+        with running_on(app, url or self.url, **{**self.settings, **settings}) as running:
             yield running
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_an_error_that_the_handler_swallows_on_postgresql_commits_nothing_half(
         with pytest.raises(DBAPIError):
             ctx.connection.execute(text("SELECT * FROM nowhere"))
 
-    place = Place("postgresql", postgresql_place.url, postgresql_place.server, way)
+    place = replace(postgresql_place, way=way)
     with place.worker(handler, store) as worker:
         outcome = worker.run(1).outcome
         assert isinstance(outcome, Raised)
@@ -235,14 +236,24 @@ async def test_worker_processes_go_through_the_loop_which_says_goodbye(server_pl
     assert server_place.connections_once(0) == []
 
 
+@pytest.fixture
+def frugal_place(mariadb_place: Place) -> Iterator[Place]:
+    """Its server takes less than any client would send."""
+    [(usual,)] = mariadb_place.running.execute("SELECT @@global.max_allowed_packet")
+    mariadb_place.running.execute(f"SET GLOBAL max_allowed_packet = {2**20}")
+    yield mariadb_place
+    mariadb_place.running.execute(f"SET GLOBAL max_allowed_packet = {usual}")
+
+
+@pytest.mark.parametrize("length", [2**20, 3 * 2**20, 17 * 2**20])
 def test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone(
-    mariadb_place: Place, way: DatabaseWay
+    frugal_place: Place, way: DatabaseWay, length: int
 ) -> None:
     def handler(_: int, ctx: Context) -> None:
         put(ctx, 1)
-        ctx.connection.execute(text("SELECT length(:long)"), {"long": "x" * 17 * 2**20})
+        ctx.connection.execute(text("SELECT length(:long)"), {"long": "x" * length})
 
-    place = Place("mariadb", mariadb_place.url, mariadb_place.server, way)
+    place = replace(frugal_place, way=way)
     with place.worker(handler, store) as worker:
         outcome = worker.run().outcome
         assert isinstance(outcome, Raised)

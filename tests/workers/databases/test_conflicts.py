@@ -110,7 +110,8 @@ def test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there(server_pl
     assert [n for number, _, n in server_place.rows() if number in (1, 2)] == [2, 2]
 
 
-def test_a_deadlock_that_the_handler_swallows_commits_nothing_half(server_place: Place) -> None:
+@pytest.mark.parametrize("ending", ["", "/* so */ commit", "CREATE TABLE more (id INTEGER)"])
+def test_a_deadlock_that_the_handler_swallows_commits_nothing_half(server_place: Place, ending: str) -> None:
     runs: list[int] = []
     with opponent(server_place) as other:
 
@@ -121,6 +122,11 @@ def test_a_deadlock_that_the_handler_swallows_commits_nothing_half(server_place:
                     meet(other, server_place, ctx)
                 with suppress(DBAPIError):
                     ctx.connection.execute(ADD, {"id": 3})
+                if ending:
+                    with suppress(DBAPIError):
+                        ctx.connection.exec_driver_sql(ending)
+                    with suppress(DBAPIError):
+                        ctx.connection.execute(ADD, {"id": 3})
 
         with server_place.worker(handler) as worker:
             result = worker.run()

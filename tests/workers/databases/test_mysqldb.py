@@ -7,7 +7,15 @@ import pytest
 pytest.importorskip("MySQLdb", reason="mysqlclient is not installed: scripts/databases says what it needs")
 
 from tests.servers import Server
-from tests.workers.databases import test_conflicts, test_lost, test_settings, test_streams, test_transactions
+from tests.workers.databases import (
+    test_channel,
+    test_conflicts,
+    test_left,
+    test_lost,
+    test_settings,
+    test_streams,
+    test_transactions,
+)
 from tests.workers.databases.conftest import with_table
 from tests.workers.databases.place import Place
 
@@ -16,6 +24,7 @@ globals().update(
     {
         test.__name__: test
         for test in (
+            test_channel.test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone,
             test_conflicts.test_a_deadlock_that_the_handler_swallows_commits_nothing_half,
             test_conflicts.test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there,
             test_lost.test_a_commit_whose_answer_is_lost_is_told_to_the_next_run,
@@ -35,11 +44,19 @@ globals().update(
             test_transactions.test_connection_and_session_are_one_transaction,
             test_transactions.test_one_connection_serves_every_message_and_says_goodbye_at_the_end,
             test_transactions.test_the_server_counts_no_broken_connection_after_a_stop,
-            test_transactions.test_what_a_handler_did_to_the_connection_does_not_last,
+            test_left.test_a_ping_never_opens_another_connection,
+            test_left.test_an_ordinary_statement_does_not_cost_the_connection,
+            test_left.test_nor_what_could_not_be_asked_for,
+            test_left.test_nor_what_it_does_to_mysqls_driver,
+            test_left.test_what_a_handler_did_to_the_connection_does_not_last,
+            test_left.test_what_is_less_plain_to_see_does_not_last_either,
             test_transactions.test_what_a_handler_wrote_is_committed_when_it_returns_and_undone_when_it_raises,
         )
     }
 )
+
+
+frugal_place = test_channel.frugal_place
 
 
 def by_mysqldb(server: Server, url: str) -> Place:
@@ -48,6 +65,11 @@ def by_mysqldb(server: Server, url: str) -> Place:
 
 @pytest.fixture
 def place(mariadb: Server, mariadb_url: str) -> Place:
+    return by_mysqldb(mariadb, mariadb_url)
+
+
+@pytest.fixture
+def mariadb_place(mariadb: Server, mariadb_url: str) -> Place:
     return by_mysqldb(mariadb, mariadb_url)
 
 

@@ -12,7 +12,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from penstock.app.context import Context
 from penstock.app.outcomes import Raised
 from penstock.errors import TransactionUndone
-from tests.channels.db.server_case import LEFT
 from tests.workers.databases.place import Place, put, store
 
 
@@ -114,6 +113,46 @@ def test_an_error_that_a_handler_catches_never_commits_half_a_message_in_silence
         assert len(place.rows()) == 2
 
 
+@pytest.mark.parametrize("commit", ["COMMIT", "-- so\n/* it */ end"])
+def test_a_commit_by_text_is_no_way_round(postgresql_place: Place, commit: str) -> None:
+    postgresql_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        put(ctx, 2)
+        with suppress(IntegrityError):
+            put(ctx, 1)
+        ctx.connection.exec_driver_sql(commit)
+        put(ctx, 3)
+
+    with postgresql_place.worker(handler) as worker:
+        outcome = worker.run().outcome
+    assert isinstance(outcome, Raised)
+    assert outcome.failure.type.endswith(TransactionUndone.__name__)
+    assert len(postgresql_place.rows()) == 1
+
+
+def test_a_flush_that_failed_and_was_caught_commits_nothing_half(place: Place) -> None:
+    place.fill(1)
+
+    def handler(payload: int, ctx: Context) -> None:
+        put(ctx, 2)
+        ctx.session.add(Item(id=1, name="there already"))
+        with suppress(IntegrityError):
+            ctx.session.flush()
+        if payload == 2:
+            ctx.session.rollback()
+        put(ctx, 3)
+
+    with place.worker(handler) as worker:
+        outcome = worker.run(1).outcome
+        assert isinstance(outcome, Raised)
+        assert outcome.failure.type.endswith(TransactionUndone.__name__)
+        assert "IntegrityError" in outcome.failure.traceback
+        assert [number for number, *_ in place.rows()] == [1]
+        assert worker.run(2).verdict == "acked"
+    assert [number for number, *_ in place.rows()] == [1, 3]
+
+
 def test_an_error_inside_a_savepoint_costs_the_savepoint(place: Place) -> None:
     place.fill(1)
 
@@ -125,60 +164,6 @@ def test_an_error_inside_a_savepoint_costs_the_savepoint(place: Place) -> None:
     with place.worker(handler) as worker:
         assert worker.run().verdict == "acked"
     assert len(place.rows()) == 2
-
-
-@pytest.mark.parametrize("how", ["SET", "options"])
-def test_what_a_handler_did_to_the_connection_does_not_last(server_place: Place, how: str) -> None:
-    levels: list[str] = []
-
-    def handler(payload: int, ctx: Context) -> None:
-        if payload == 1:
-            if how == "options":
-                ctx.connection.execution_options(isolation_level="SERIALIZABLE")
-            elif server_place.kind == "postgresql":
-                ctx.connection.execute(
-                    text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
-                )
-            else:
-                ctx.connection.execute(text("SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
-        ctx.connection.execute(text("SELECT 1"))
-        levels.append(ctx.connection.get_isolation_level())
-
-    with server_place.worker(handler) as worker:
-        worker.run(1)
-        worker.run(2)
-        assert len(server_place.connections_once(1)) == 1
-    assert levels[1] == ("REPEATABLE READ" if server_place.kind == "mariadb" else "READ COMMITTED")
-
-
-def test_what_is_less_plain_to_see_does_not_last_either(server_place: Place) -> None:
-    found: list[object] = []
-    scenes = LEFT[server_place.kind]
-
-    def handler(payload: int, ctx: Context) -> None:
-        statement, asking, _ = scenes[payload]
-        found.append(ctx.connection.exec_driver_sql(asking).scalar())
-        ctx.connection.exec_driver_sql(statement)
-
-    with server_place.worker(handler) as worker:
-        for number in range(len(scenes)):
-            for _ in range(2):
-                assert worker.run(number).verdict == "acked"
-    assert found == [usual for *_, usual in scenes for _ in range(2)]
-
-
-def test_an_ordinary_statement_does_not_cost_the_connection(server_place: Place) -> None:
-    numbers: list[list[int]] = []
-
-    def handler(payload: int, ctx: Context) -> None:
-        put(ctx, payload, "it's; SET b := 'C:\\'")
-        ctx.connection.exec_driver_sql("SELECT ';SET';")
-        numbers.append(server_place.connections_once(1))
-
-    with server_place.worker(handler) as worker:
-        for number in range(3):
-            assert worker.run(number).verdict == "acked"
-    assert numbers[0] == numbers[1] == numbers[2]
 
 
 def test_an_error_that_a_savepoint_undid_is_not_why_a_later_commit_is_refused(

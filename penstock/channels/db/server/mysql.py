@@ -159,6 +159,10 @@ class MySQLDriver:
         other = await self._connect()
         try:
             await other.query(f"KILL {self.number_of(raw)}")
+        except err.MySQLError as error:
+            # It has ended by itself.
+            if error.args[:1] != (ER.NO_SUCH_THREAD,):
+                raise
         finally:
             other.close()
 

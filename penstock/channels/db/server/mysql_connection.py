@@ -45,7 +45,7 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
     async def query(self, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - the driver's signature
         """As the driver's. Raises `DataError` for a statement that the server would answer by ending the connection."""
         text = sql.encode(self.encoding, "surrogateescape") if isinstance(sql, str) else sql
-        check_length(text, self.most_bytes)
+        check_length(text, self.most_bytes, err.DataError)
         self.is_dirty = self.is_dirty or not self.get_autocommit()
         self.has_committed_before = _COMMITTING.match(_start_of(sql)) is not None
         try:

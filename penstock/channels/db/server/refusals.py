@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from penstock.channels.db.leftovers import IN_FRONT, left_by_part, parts
+from penstock.channels.db.leftovers import IN_FRONT, lasting, left_by_part, parts
 from penstock.errors import DatabaseError
 
 _FROM_CLIENT: Final = "it reads a file, or a stream, of this process, which the channel does not carry: insert the rows with executemany"
@@ -37,7 +37,6 @@ _FOR_THE_NEXT: Final = re.compile(
     r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
     re.IGNORECASE,
 )
-_ENDS_WITH_ITS_TRANSACTION: Final = re.compile(rf"{IN_FRONT}SET\s+(?:LOCAL|TRANSACTION)\b", re.IGNORECASE)
 #: What is in its body is run later, by somebody else.
 _HAS_BODY: Final = re.compile(
     rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
@@ -58,9 +57,9 @@ class Ruling:
     """The connection is not for anybody else after it."""
 
 
-def check(statement: str, *, in_transaction: bool) -> Ruling:
-    """Raises `DatabaseError` for a statement that does not cross, or not there."""
-    found = _cached(statement) if len(statement) <= _LONGEST_CACHED else _judge(statement)
+def check(statement: str, backend: str, *, in_transaction: bool) -> Ruling:
+    """Raises `DatabaseError` for a statement that does not cross, or not there; `backend` is mysql or postgresql."""
+    found = (_cached if len(statement) <= _LONGEST_CACHED else _judge)(statement, backend)
     if found.refusal is not None:
         msg = f"the statement does not cross the database channel: {found.refusal}; nothing was run"
         raise DatabaseError(msg, "NotSupportedError")
@@ -73,11 +72,10 @@ def check(statement: str, *, in_transaction: bool) -> Ruling:
     return found
 
 
-def _judge(statement: str) -> Ruling:
+def _judge(statement: str, backend: str) -> Ruling:
     found = parts(statement)
-    leaves = any(
-        left_by_part(part) is not None and not _ENDS_WITH_ITS_TRANSACTION.match(part) for part in found
-    )
+    left = map(lasting, found) if backend == "postgresql" else found
+    leaves = any(left_by_part(part) is not None for part in left)
     if found and _HAS_BODY.match(found[0]):
         del found[1:]
     refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from penstock.channels.db.server.driver import Driver
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.patience import within
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
@@ -46,10 +48,11 @@ class Work:
 
 
 class Works:
-    """The works that run; `kill` tells the server to end what runs on a driver's connection."""
+    """The works that run; the server is told through the driver to end them."""
 
-    def __init__(self, kill: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-        self._kill = kill
+    def __init__(self, driver: Driver, log: ServerLog) -> None:
+        self._driver = driver
+        self._log = log
         self._running: set[Work] = set()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -91,18 +94,26 @@ class Works:
             _, late = await asyncio.wait(self._background, timeout=3 * _PATIENCE_S)
             if late:
                 # A frozen server must not keep the service from ending.
+                self._log.left_behind(len(late), 3 * _PATIENCE_S)
                 return
 
     async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
-        if work.lent is not None:
-            # It may have ended by itself, or the server be gone.
-            with suppress(Exception):
-                await within(_PATIENCE_S, self._kill(work.lent.raw))
-        elif not work.is_let_through:
+        lent = work.lent
+        # A connection that is closed has no number, and nothing that could be ended.
+        number = (
+            None if lent is None or self._driver.is_closed(lent.raw) else self._driver.number_of(lent.raw)
+        )
+        if lent is not None and number is not None:
+            try:
+                await within(_PATIENCE_S, self._driver.kill(lent.raw))
+            except Exception as error:  # noqa: BLE001 - told; what follows is done whatever came
+                self._log.kill_failed(work.caller, number, error)
+        elif lent is None and not work.is_let_through:
             # It waits for a connection.
             task.cancel()
         _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
         if late:
+            self._log.not_ended(work.caller, number, _PATIENCE_S)
             task.cancel()
             await asyncio.wait({task}, timeout=_PATIENCE_S)
 

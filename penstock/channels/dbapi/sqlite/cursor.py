@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from penstock.channels.db.calls import Ran
 from penstock.channels.db.sqlite.stepping import RAW_TEXT
+from penstock.channels.db.statements import statements_of
 from penstock.channels.dbapi.rows import Rows, batches
 from penstock.channels.dbapi.sqlite.parameters import bound
 
@@ -169,18 +170,3 @@ def _decoded(connection: Connection, piece: Raw) -> list[tuple[Any, ...]]:
         return factory(bytes(data))
 
     return msgspec.msgpack.decode(piece, type=list[tuple[Any, ...]], ext_hook=made)
-
-
-def statements_of(script: str) -> Iterator[str]:
-    """The statements of a script, as the library itself tells where each ends."""
-    statement = ""
-    for piece in script.split(";"):
-        statement += piece
-        if sqlite3.complete_statement(f"{statement};"):
-            if statement.strip():
-                yield f"{statement};"
-            statement = ""
-        else:
-            statement += ";"
-    if statement.rstrip(";").strip():
-        yield statement.removesuffix(";")
