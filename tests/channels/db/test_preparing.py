@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, literal, select
 
+from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.preparing import Preparer
+from penstock.channels.service import Caller
 from penstock.errors import DeadlineExceeded
-from tests.channels.conftest import local
 from tests.channels.db.databases import Case
 
 
@@ -50,12 +51,17 @@ async def test_a_server_is_asked_once_which_it_is(each: Case, monkeypatch: pytes
         return await call(method, arguments, caller)
 
     monkeypatch.setattr(service, "call", noting)
-    await asyncio.gather(*(local(service, str(n)).fetch_all(select(literal(n))) for n in range(4)))
-    assert await local(service).fetch_one(select(literal(1).label("x"))) == {"x": 1}
+    preparer = Preparer(is_server=service.has_exact_values)
+
+    def delivery(number: int) -> LocalDatabase:
+        return LocalDatabase(service, Caller(f"delivery {number}"), preparer)
+
+    await asyncio.gather(*(delivery(n).fetch_all(select(literal(n))) for n in range(4)))
+    assert await delivery(4).fetch_one(select(literal(1).label("x"))) == {"x": 1}
     questions = [words for words in asked if " AS answer" in words]
     assert len(questions) <= (0 if each.kind == "sqlite" else 8)
     asked.clear()
-    await local(service).fetch_one(select(literal(1)))
+    await delivery(5).fetch_one(select(literal(1)))
     assert len(asked) == 1
 
 
