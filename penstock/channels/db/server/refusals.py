@@ -37,6 +37,8 @@ _FOR_THE_NEXT: Final = re.compile(
     r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
     re.IGNORECASE,
 )
+#: What MySQL ends with the transaction that it is said of; LOCAL is another word for SESSION there.
+_OF_ONE: Final = re.compile(rf"{IN_FRONT}SET\s+TRANSACTION\b", re.IGNORECASE)
 #: What is in its body is run later, by somebody else.
 _HAS_BODY: Final = re.compile(
     rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
@@ -74,8 +76,10 @@ def check(statement: str, backend: str, *, in_transaction: bool) -> Ruling:
 
 def _judge(statement: str, backend: str) -> Ruling:
     found = parts(statement)
-    left = map(lasting, found) if backend == "postgresql" else found
-    leaves = any(left_by_part(part) is not None for part in left)
+    if backend == "postgresql":
+        leaves = any(left_by_part(lasting(part)) is not None for part in found)
+    else:
+        leaves = any(left_by_part(part) is not None and not _OF_ONE.match(part) for part in found)
     if found and _HAS_BODY.match(found[0]):
         del found[1:]
     refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)
