@@ -37,13 +37,12 @@ _FOR_THE_NEXT: Final = re.compile(
     r"|SAVEPOINT\b|BEGIN\b|START\s+TRANSACTION\b|XA\b|CREATE\s+(?:OR\s+REPLACE\s+)?(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)",
     re.IGNORECASE,
 )
-#: What MySQL ends with the transaction that it is said of; LOCAL is another word for SESSION there.
-_OF_ONE: Final = re.compile(rf"{IN_FRONT}SET\s+TRANSACTION\b", re.IGNORECASE)
 #: What is in its body is run later, by somebody else.
 _HAS_BODY: Final = re.compile(
     rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
     re.IGNORECASE,
 )
+_SET_TRANSACTION: Final = re.compile(rf"{IN_FRONT}SET\s+TRANSACTION\b", re.IGNORECASE)
 _LONGEST_CACHED: Final = 4096
 
 
@@ -76,14 +75,17 @@ def check(statement: str, backend: str, *, in_transaction: bool) -> Ruling:
 
 def _judge(statement: str, backend: str) -> Ruling:
     found = parts(statement)
-    if backend == "postgresql":
-        leaves = any(left_by_part(lasting(part)) is not None for part in found)
-    else:
-        leaves = any(left_by_part(part) is not None and not _OF_ONE.match(part) for part in found)
+    lasts = lasting if backend == "postgresql" else _lasting_on_mysql
+    leaves = any(left_by_part(lasts(part)) is not None for part in found)
     if found and _HAS_BODY.match(found[0]):
         del found[1:]
     refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)
     return Ruling(refusal, any(map(_FOR_THE_NEXT.match, found)), leaves)
+
+
+def _lasting_on_mysql(part: str) -> str:
+    # It is for this transaction, which has not begun on the server before its first statement.
+    return "" if _SET_TRANSACTION.match(part) else part
 
 
 _cached = lru_cache(maxsize=1024)(_judge)
