@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Raw
 
-from penstock.channels.db.exact import has_exact_values
+from penstock.channels.db.exact import is_server
 from penstock.channels.db.faults import stopping
 from penstock.channels.db.sqlite.service import SqliteDatabase
 from penstock.channels.db.sqlite.writer import WriterStatistics
@@ -33,14 +33,14 @@ class DatabaseService:
     def __init__(self, section: DatabaseSection, *, frame_bytes: int) -> None:
         self._section = section
         self._limit_bytes = frame_bytes - _FRAME_BYTES
-        self.has_exact_values = has_exact_values(section)
+        self.is_server = is_server(section)
         """True when the database is a server, whose values keep their types on the wire."""
         self._sqlite = SqliteDatabase(section, limit_bytes=self._limit_bytes)
         self._server: ServerDatabase | None = None
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<DatabaseService [{self._server if self.has_exact_values else self._sqlite!r}]>"
+        return f"<DatabaseService [{self._server if self.is_server else self._sqlite!r}]>"
 
     def statistics(self) -> WriterStatistics | None:
         """The writer's counts and who holds it; None before the first call, and for a server."""
@@ -49,7 +49,7 @@ class DatabaseService:
     async def start(self) -> None:
         """Look which database it is; a URL that cannot be used is told to whoever calls first."""
         self._is_closed = False
-        if not self.has_exact_values:
+        if not self.is_server:
             self._sqlite.start()
 
     async def aclose(self) -> None:
@@ -62,7 +62,7 @@ class DatabaseService:
 
     async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:
         """Answer the calls that `calls.py` types. Raises `DatabaseError`, and `ChannelClosed` when the service is stopping."""
-        database = self._opened_server() if self.has_exact_values else self._sqlite
+        database = self._opened_server() if self.is_server else self._sqlite
         return await database.call(method, arguments, caller)
 
     def forget(self, caller: Caller) -> None:

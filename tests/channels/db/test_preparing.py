@@ -44,7 +44,7 @@ def test_a_default_may_compile_a_statement() -> None:
 async def test_a_server_is_asked_once_which_it_is(each: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await each.service()
     # As a service hands them to its async handlers: what is known of the server is known to all.
-    preparer = Preparer(is_server=service.has_exact_values)
+    preparer = Preparer(is_server=service.is_server)
 
     def of(handler: str) -> LocalDatabase:
         return LocalDatabase(service, Caller(handler), preparer)
