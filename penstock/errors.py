@@ -78,7 +78,14 @@ class ChannelClosed(ChannelError):  # noqa: N818
 
 
 class FrameError(ChannelError):
-    """Raised when a frame is too long, of another version, or not what its type says."""
+    """Raised when a frame is too long, of another version, or not what its type says.
+
+    `is_unsent`: it was too long to be sent, so the other side has not heard of it.
+    """
+
+    def __init__(self, text: str, *, is_unsent: bool = False) -> None:
+        super().__init__(text)
+        self.is_unsent = is_unsent
 
 
 class DatabaseError(ChannelError):

@@ -128,7 +128,9 @@ class Server(ABC):
     def freeze(self) -> None:
         """SIGSTOP: the connections stand, nobody answers."""
         for process in self._family():
-            process.suspend()
+            # One that serves a connection may just be going.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
             # The signal is sent, and a thread that runs just now has not met it yet.
             while not _stands_still(process.pid):
                 time.sleep(0.001)
@@ -136,7 +138,8 @@ class Server(ABC):
     def thaw(self) -> None:
         """SIGCONT, after `freeze`."""
         for process in self._family():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def execute(self, statement: str, *, url: str | None = None) -> list[tuple[Any, ...]]:
         """Runs one statement on a connection of its own, committed; returns the rows, if it has any."""
@@ -373,7 +376,8 @@ def _lives(process: psutil.Process) -> bool:
 
 def _stands_still(pid: int) -> bool:
     threads = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(path.read_text().rpartition(")")[2].split()[0] == "T" for path in threads)
+    # One that has just ended is a zombie until its parent, which stands still, too, goes on.
+    return all(path.read_text().rpartition(")")[2].split()[0] in ("T", "Z") for path in threads)
 
 
 def name_in(url: str) -> str:

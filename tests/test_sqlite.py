@@ -15,7 +15,7 @@ from pydantic import SecretStr
 import penstock
 from penstock import close_connections, get_connection
 from penstock.buses.embedded.file import open_file
-from penstock.channels.db.opening import find_file, open_reader, open_writer
+from penstock.channels.db.sqlite.opening import find_file, open_reader, open_writer
 from penstock.config.database import DatabaseSection
 from penstock.proxy.served_sqlite import open_sqlite
 from penstock.workers.connection import OwnConnection
@@ -27,7 +27,7 @@ NORMAL: Final = 1
 #: Who calls the driver, and why those who are not below need not be.
 OPENERS: Final = {
     "workers/database/sqlite_dialect.py": "below",
-    "channels/db/opening.py": "below",
+    "channels/db/sqlite/opening.py": "below",
     "proxy/served_sqlite.py": "below",
     "threads/opening.py": "below",
     "buses/embedded/forks.py": "below",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import create_engine, text
 
-from benchmarks.database.findings import Effort, Finding, in_turn, quotient
+from benchmarks.database.findings import Effort, Finding, fair, in_turn, quotient
 from benchmarks.database.loop import FRAME_BYTES, Work, processes, run_workers, section_of
 from benchmarks.database.private_servers import SERVERS, private
 from penstock.channels.db.stub import DatabaseStub
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 FEW: Final = 8
 #: Between two transactions of a worker in the paced run.
 PAUSE_S: Final = 1.0
-SHARE: Final = 0.5
 #: So many a worker may use.
 KEYS: Final = 1_000_000
 NOTE: Final = "x" * 100
@@ -81,14 +80,7 @@ def told(server: str, workers: int, pause_s: float, found: dict[str, list[Seen]]
         f"at most {FEW}",
         connections <= FEW,
     )
-    shares = [statistics.median(one.smallest_share for one in way) for way in (channel, own)]
-    yield Finding(
-        "c",
-        f"{server}: smallest share of a worker",
-        f"{shares[0]:.2f} (own: {shares[1]:.2f})",
-        f"at least {SHARE:g}",
-        shares[0] >= SHARE,
-    )
+    yield fair("c", server, [one.smallest_share for one in channel], [one.smallest_share for one in own])
     rates = [statistics.median(one.a_second for one in way) for way in (channel, own)]
     waits = [statistics.median(one.worst_wait_s for one in way) * 1000 for way in (channel, own)]
     ratio = quotient([one.a_second for one in channel], [one.a_second for one in own])

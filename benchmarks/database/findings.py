@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from benchmarks.database.machine import Machine
 
 T = TypeVar("T")
+#: No worker has less than that of its share.
+SHARE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ def at_least(part: str, what: str, ratio: float, promised: float, detail: str) -
 def at_most(part: str, what: str, figure: float, promised: float, detail: str) -> Finding:
     """A ratio that may not be higher."""
     return Finding(part, what, f"{figure:.3f} ({detail})", f"at most {promised:g}", figure <= promised)
+
+
+def fair(part: str, what: str, ours: Sequence[float], theirs: Sequence[float]) -> Finding:
+    """The smallest share of a worker, of what each would have had if all had had the same; the rival's for comparison."""
+    share = statistics.median(ours)
+    measured = f"{share:.2f} (own: {statistics.median(theirs):.2f})"
+    return Finding(
+        part, f"{what}: smallest share of a worker", measured, f"at least {SHARE:g}", share >= SHARE
+    )
 
 
 def in_turn(

@@ -40,7 +40,7 @@ SELECT: Final = "SELECT * FROM t"
 
 
 def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
-    """On SQLite, by `ctx.db.stream` and by the driver's interface over the channel, and on the servers."""
+    """On SQLite, by `ctx.db.stream` and by the driver over the channel, and on the servers."""
     file = folder / "million.db"
     url = f"sqlite:///{file}"
     with closing(sqlite3.connect(file)) as connection, connection:
@@ -57,7 +57,7 @@ def measure(folder: Path, effort: Effort) -> Iterator[Finding]:
     yield from compare("SQLite", url, effort, partial(streamed, is_server=False), by_sqlite3)
     # The rest takes its time.
     effort = replace(effort, rounds=max(1, effort.rounds // 2))
-    yield from compare("SQLite, driver's interface", url, effort, through_interface, by_sqlite3)
+    yield from compare("SQLite, driver over the channel", url, effort, through_driver, by_sqlite3)
     for name, kind in SERVERS.items():
         with private(kind) as (server, url):
             server.execute(
@@ -74,7 +74,7 @@ def streamed(sock: socket.socket, *, is_server: bool) -> Iterable[Any]:
     return DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES), is_server=is_server).stream(SELECT)
 
 
-def through_interface(sock: socket.socket) -> Iterable[Any]:
+def through_driver(sock: socket.socket) -> Iterable[Any]:
     """As a program written for sqlite3 reads."""
     attach(DatabaseStub(Channel(sock, limit_bytes=FRAME_BYTES)).link)
     return sqlite.connect().execute(SELECT)

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,22 @@ def fill(path: Path, rows: int) -> None:
         connection.executemany("INSERT INTO data (b) VALUES (?)", ((random.random(),) for _ in range(rows)))
 
 
-def rows_of(path: Path, sql: str, b: float) -> list[Any]:
+def by_thread(path: Path, sql: str, b: float) -> list[Any]:
     connection = get_connection(path)
     connection.row_factory = None  # tuples, as the proxy gives them
     return connection.execute(sql, (b,)).fetchall()
 
 
-def timed(work: Callable[[float], list[Any]]) -> float:
-    began = time.perf_counter()
+def by_process(proxy: SQLProxy, sql: str, b: float) -> list[Any]:
+    return proxy.execute(sql, (b,))
+
+
+def timed_ms(work: Callable[[float], list[Any]]) -> float:
+    began_s = time.perf_counter()
     with ThreadPoolExecutor(THREADS) as threads:
         # How many rows, so that no thread keeps them.
         list(threads.map(lambda b: len(work(b)), [number / 64 for number in range(64)]))
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - began_s) * 1000
 
 
 def main(path: Path = Path("data.db"), rows: int = 100_000) -> None:
@@ -43,9 +48,9 @@ def main(path: Path = Path("data.db"), rows: int = 100_000) -> None:
     with SQLProxy(path, processes=2) as proxy:
         proxy.execute(COUNT, (0.5,))
         for name, sql in (("count(*)", COUNT), ("all rows", ROWS)):
-            threads = timed(lambda b, sql=sql: rows_of(path, sql, b))  # type: ignore[misc]
-            processes = timed(lambda b, sql=sql: proxy.execute(sql, (b,)))  # type: ignore[misc]
-            print(f"{name}: {THREADS} threads {threads:.0f} ms, two processes {processes:.0f} ms")
+            threads_ms = timed_ms(partial(by_thread, path, sql))
+            processes_ms = timed_ms(partial(by_process, proxy, sql))
+            print(f"{name}: {THREADS} threads {threads_ms:.0f} ms, two processes {processes_ms:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def frame_header(length: int, *, limit_bytes: int) -> bytes:
             f"a frame of {length} bytes exceeds limits.frame_bytes = {limit_bytes}; nothing was sent: "
             "raise the limit, or send less at once"
         )
-        raise FrameError(msg)
+        raise FrameError(msg, is_unsent=True)
     return _HEADER.pack(VERSION, length)
 
 

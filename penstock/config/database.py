@@ -52,13 +52,13 @@ class DatabaseSection(Section):
     stream_connections: int = Field(default=1, ge=0, le=16)
     """How many connections a worker may open for `ctx.stream` beside its own; 0 refuses it."""
     wait_s: float = Field(default=30.0, gt=0)
-    """Database channel: longest wait for the writer before `DatabaseBusy`."""
+    """Database channel: longest wait for the writer, a reader or a server connection before `DatabaseBusy`."""
     transaction_idle_s: float = Field(default=5.0, gt=0)
     """Database channel: an open transaction without a statement for so long is rolled back."""
     server_connections: int = Field(default=8, ge=1, le=1000)
     """Database channel on MySQL, MariaDB and PostgreSQL: connections for all workers together."""
     readers: int = Field(default=2, ge=1, le=64)
-    """Database channel: connections that read in parallel."""
+    """Database channel on SQLite: connections that read in parallel, and as many more for results that are read slowly."""
     busy_timeout_s: float = Field(default=30.0, ge=0)
     """SQLite: how long a connection waits for another writer's lock."""
     synchronous: str = Field(default="FULL", pattern="^(OFF|NORMAL|FULL|EXTRA)$")

@@ -12,7 +12,7 @@ from penstock.proxy.child import Child
 from penstock.proxy.cursor import Cursor
 from penstock.proxy.pool import Pool
 from penstock.proxy.statements import Kind, kind_of
-from penstock.proxy.transaction import Parameters, Transaction, batches, parameters_of, statement
+from penstock.proxy.transaction import Parameters, Transaction, batches, parameters_of
 
 if TYPE_CHECKING:
     from penstock.proxy.sqlproxy import SQLProxy
@@ -82,7 +82,7 @@ class Connection:
 
     def run(self, cursor: Cursor, sql: str, parameters: Parameters) -> None:
         """Run a cursor's statement, where it belongs."""
-        packed = parameters_of(parameters, self.proxy)
+        packed = parameters_of(parameters, self.proxy.driver)
         with self._lock:
             self.check()
             if self._controls(sql):
@@ -108,8 +108,8 @@ class Connection:
             if self._transaction is None:
                 self._transaction = self.proxy.transaction()
             changed, answer = 0, _NOTHING
-            for batch in batches(rows, self.proxy):
-                answer, _ = self._transaction.whole(statement(sql, batch, many=True))
+            for batch in batches(rows, self.proxy.driver):
+                answer, _ = self._transaction.whole(wire.Statement(sql, batch, many=True))
                 changed = changed + answer.rowcount if answer.rowcount >= 0 and changed >= 0 else -1
             cursor.note(
                 wire.Result(answer.description, changed, answer.lastrowid, answer.rows, more=False), None
@@ -132,7 +132,7 @@ class Connection:
     ) -> None:
         child.last_cursor += 1
         number = child.last_cursor
-        answer = child.ask(statement(sql, parameters, commits=commits, cursor=number))
+        answer = child.ask(wire.Statement(sql, parameters, cursor=number, commits=commits))
         assert isinstance(answer, wire.Result)
         cursor.note(answer, (pool, child, number))
 

@@ -218,12 +218,27 @@ class Pool:
                     if waiter in self._waiters:
                         self._waiters.remove(waiter)
                         raise self._driver.OperationalError(
-                            f"no subprocess of the proxy was free within {self._wait_s:g} s: {self!r}; the statement was not "
-                            "run. Raise processes or wait_s, or keep transactions short"
+                            f"no subprocess of the proxy was free within {self._wait_s:g} s, all {self._size} were held: "
+                            f"{self._holders()}; the statement was not run. Raise processes or wait_s, or keep transactions short"
                         )
         if waiter.given is None and not waiter.may_start:
             raise self._gone()
         return waiter.given
+
+    def _holders(self) -> str:
+        """Who has the subprocesses, in words."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        now_s = time.monotonic()
+        held = [
+            f"by a transaction of thread {names.get(booking.used_by, booking.used_by)}, whose last statement ended "
+            f"{now_s - booking.used_at_s:.1f} s ago"
+            for booking in self._bookings
+        ]
+        if single := len(self._children) - len(self._idle) - len(held):
+            held.append(f"{single} by single calls (execute, run, fetch)")
+        if self._starting:
+            held.append(f"{self._starting} starting")
+        return ", ".join(held)
 
     def _started(self) -> Child:
         try:

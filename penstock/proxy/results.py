@@ -78,6 +78,7 @@ class Open:
     def close(self) -> None:
         """No row of it is wanted any more."""
         if self._cursor is not None:
+            # A driver that has lost its connection raises; there is nothing left to close then.
             with suppress(Exception):
                 self._cursor.close()
             self._cursor = None

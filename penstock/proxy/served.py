@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from penstock.proxy.served_sqlite import ServedSqlite, open_sqlite
 from penstock.proxy.wire import Boot
+from penstock.threads.opening import says_closed
 
 #: A server may have closed a connection that rested longer; it is asked before it is used.
 _TEST_AFTER_S: Final = 30.0
@@ -62,6 +62,7 @@ class Served:
         try:
             self._control("COMMIT", self.connection.commit)
         except BaseException:
+            # Why the commit failed is what its thread has to hear.
             with suppress(Exception):
                 self._control("ROLLBACK", self.connection.rollback)
             raise
@@ -84,18 +85,17 @@ class Served:
     def undo(self) -> None:
         """After a statement that failed outside a transaction."""
         if not self.in_transaction:
+            # A connection that cannot even roll back is broken, which is looked at next.
             with suppress(Exception):
                 self.end(commit=False)
 
     def is_broken(self) -> bool:
         """True when the connection cannot go on: the server is gone, or has thrown it out."""
-        connection = self.connection
-        if self.is_sqlite:
-            return False
-        return bool(getattr(connection, "closed", False)) or not getattr(connection, "open", True)
+        return not self.is_sqlite and says_closed(self.connection)
 
     def close(self) -> None:
         """Say goodbye to the server."""
+        # To one that is gone there is nothing to say.
         with suppress(Exception):
             self.connection.close()
 
@@ -123,11 +123,3 @@ class Served:
         """After a function had the connection."""
         if isinstance(self.connection, ServedSqlite):
             self.connection.reset()
-
-    def code_of(self, error: BaseException) -> int | None:
-        """SQLite's error code."""
-        return (
-            error.sqlite_errorcode
-            if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode")
-            else None
-        )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from penstock.channels.db.sqlite.guarding import would_stay
 from penstock.errors import ConfigurationError
 from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
 
@@ -20,27 +21,6 @@ _PRAGMAS: Final = frozenset(
         "wal_checkpoint",
     }
 )  # fmt: skip
-_DENIED: Final = frozenset(
-    {
-        sqlite3.SQLITE_ATTACH,
-        sqlite3.SQLITE_DETACH,
-        sqlite3.SQLITE_TRANSACTION,
-        sqlite3.SQLITE_CREATE_TEMP_INDEX,
-        sqlite3.SQLITE_CREATE_TEMP_TABLE,
-        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
-        sqlite3.SQLITE_CREATE_TEMP_VIEW,
-    }
-)
-#: `CREATE TABLE temp.x` says the same in other words.
-_DENIED_IN_TEMP: Final = frozenset(
-    {
-        sqlite3.SQLITE_CREATE_INDEX,
-        sqlite3.SQLITE_CREATE_TABLE,
-        sqlite3.SQLITE_CREATE_TRIGGER,
-        sqlite3.SQLITE_CREATE_VIEW,
-        sqlite3.SQLITE_CREATE_VTABLE,
-    }
-)
 
 
 class ServedSqlite(sqlite3.Connection):
@@ -71,13 +51,10 @@ class ServedSqlite(sqlite3.Connection):
     ) -> int:
         if self._is_ours:
             return sqlite3.SQLITE_OK
-        if action in _DENIED or (action in _DENIED_IN_TEMP and schema == "temp"):
-            return sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_PRAGMA and second is not None and first not in _PRAGMAS:
-            return sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_FUNCTION and second == "load_extension":
-            return sqlite3.SQLITE_DENY
-        return sqlite3.SQLITE_OK
+        is_setting = action == sqlite3.SQLITE_PRAGMA and second is not None
+        # SQLite tells the name as it was written.
+        is_denied = would_stay(action, second, schema) or (is_setting and str(first).lower() not in _PRAGMAS)
+        return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
 
 
 def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSqlite:

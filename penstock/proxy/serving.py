@@ -45,7 +45,7 @@ class Subprocess:
                 self._send(self._failed(error), wire.LAST)
                 return
             self._results = Results(
-                limit=boot.cursors, idle_s=boot.idle_s, error=self._served.module.OperationalError
+                limit=boot.results, idle_s=boot.idle_s, error=self._served.module.OperationalError
             )
             self._send(wire.Value())
             try:

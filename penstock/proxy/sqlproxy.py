@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from weakref import WeakSet
 
+from msgspec.structs import replace
+
 from penstock.config.limits import LimitsSection
 from penstock.errors import ConfigurationError
 from penstock.proxy import wire
@@ -20,7 +22,7 @@ from penstock.proxy.functions import name_of
 from penstock.proxy.pool import Pool
 from penstock.proxy.served_sqlite import check_options
 from penstock.proxy.statements import Kind, kind_of
-from penstock.proxy.transaction import Parameters, Transaction, parameters_of, statement
+from penstock.proxy.transaction import Parameters, Transaction, parameters_of
 from penstock.proxy.values import packed
 
 _T = TypeVar("_T")
@@ -91,7 +93,7 @@ class SQLProxy:
             writes=True,
             frame_bytes=frame_bytes,
             idle_s=transaction_idle_s,
-            cursors=results,
+            results=results,
         )
         self._pools = self._new_pools()
         self._is_closed = False
@@ -106,11 +108,11 @@ class SQLProxy:
 
         Raises what the driver raises, and its `OperationalError` when the subprocess died in it, or none was free in time.
         """
-        packed_parameters = parameters_of(parameters, self)
+        packed_parameters = parameters_of(parameters, self.driver)
         self._refuse_control(sql)
 
         def ask(pool: Pool, commits: bool) -> list[tuple[Any, ...]]:  # noqa: FBT001 - a callback
-            request = wire.encode(statement(sql, packed_parameters, commits=commits))
+            request = wire.encode(wire.Statement(sql, packed_parameters, commits=commits))
             return whole(pool.exchange(request), self.driver)[1]
 
         return self.alone(sql, ask)
@@ -129,7 +131,7 @@ class SQLProxy:
 
         Raises as `execute` does.
         """
-        return Transaction(self.pool(writes=True), self)
+        return Transaction(self.pool(writes=True), self.driver)
 
     def run(self, function: Callable[..., _T], /, *arguments: Any, write: bool = False) -> _T:
         """Call `function(connection, *arguments)` in a subprocess and give what it returns.
@@ -181,15 +183,7 @@ class SQLProxy:
         return self._new_pool(self.processes, writes=False), self._new_pool(1, writes=True)
 
     def _new_pool(self, size: int, *, writes: bool) -> Pool:
-        boot = wire.Boot(
-            self._boot.driver,
-            self._boot.database,
-            self._boot.options,
-            writes,
-            self._boot.frame_bytes,
-            self._boot.idle_s,
-            self._boot.cursors,
-        )
+        boot = replace(self._boot, writes=writes)
         return Pool(
             lambda: Child(boot, self.driver),
             size=size,
@@ -223,7 +217,9 @@ class SQLProxy:
 
     def __repr__(self) -> str:
         # Options may hold a password.
-        return f"<SQLProxy {self._boot.driver} {self._boot.database or ''} {set(self._pools)}>"
+        first, last = self._pools
+        pools = f"readers {first!r}, writer {last!r}" if self.is_sqlite else repr(first)
+        return f"<SQLProxy {self._boot.driver} {self._boot.database or 'by its options'}, {pools}>"
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from penstock.proxy import wire
@@ -26,7 +26,7 @@ class Transaction:
     Made by `SQLProxy.transaction`. One thread at a time.
     """
 
-    def __init__(self, pool: Pool, driver: Any) -> None:
+    def __init__(self, pool: Pool, driver: ModuleType) -> None:
         self._pool = pool
         self._driver = driver
         self._booking = pool.book()
@@ -47,7 +47,7 @@ class Transaction:
         Raises what the driver raises, and its `OperationalError` when the transaction is over: ended, idle for too long,
         or its subprocess died.
         """
-        return self.whole(statement(sql, parameters_of(parameters, self._driver)))[1]
+        return self.whole(wire.Statement(sql, parameters_of(parameters, self._driver)))[1]
 
     def executemany(self, sql: str, rows: Iterable[Parameters]) -> int:
         """Run a statement with each row of parameters; how many rows changed, -1 when the driver does not say.
@@ -56,14 +56,14 @@ class Transaction:
         """
         changed = 0
         for batch in batches(rows, self._driver):
-            answer, _ = self.whole(statement(sql, batch, many=True))
+            answer, _ = self.whole(wire.Statement(sql, batch, many=True))
             changed = changed + answer.rowcount if answer.rowcount >= 0 and changed >= 0 else -1
         return changed
 
     def whole(self, request: wire.Statement) -> tuple[wire.Result, list[tuple[Any, ...]]]:
         """A statement's answer and all of its rows. Raises as `execute` does."""
         payload = wire.encode(request)
-        return whole(self.ask(lambda child: child.exchange(payload)), self._driver.driver)
+        return whole(self.ask(lambda child: child.exchange(payload)), self._driver)
 
     def ask(self, question: Callable[[Child], _Answer]) -> _Answer:
         """Run a question on its subprocess. Raises as `execute` does."""
@@ -102,19 +102,7 @@ class Transaction:
         self.end(commit=kind is None)
 
 
-def statement(
-    sql: str,
-    parameters: Any,
-    *,
-    many: bool = False,
-    commits: bool = False,
-    cursor: int = 0,
-) -> wire.Statement:
-    """The question that runs a statement."""
-    return wire.Statement(sql, parameters, many, cursor, commits)
-
-
-def parameters_of(parameters: Any, driver: Any) -> Any:
+def parameters_of(parameters: Any, driver: ModuleType) -> Any:
     """Parameters on their way. Raises the driver's `ProgrammingError` for a type that cannot cross; nothing was run."""
     try:
         return packed_parameters(parameters)
@@ -122,7 +110,7 @@ def parameters_of(parameters: Any, driver: Any) -> Any:
         raise driver.ProgrammingError(str(error)) from None
 
 
-def batches(rows: Iterable[Any], driver: Any) -> Iterator[list[Any]]:
+def batches(rows: Iterable[Any], driver: ModuleType) -> Iterator[list[Any]]:
     """The parameters of an executemany in parts that fit a frame. Raises as `parameters_of` does."""
     source = iter(rows)
     while batch := [parameters_of(row, driver) for row in islice(source, _BATCH_ROWS)]:

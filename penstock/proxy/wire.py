@@ -20,7 +20,9 @@ class Boot(Struct, frozen=True, array_like=True, tag=True):
     """SQLite: False for a connection that only reads."""
     frame_bytes: int
     idle_s: float
-    cursors: int
+    """A transaction without a statement for so long is rolled back."""
+    results: int
+    """So many may be half read at once."""
 
 
 class Statement(Struct, frozen=True, array_like=True, tag=True):
@@ -28,10 +30,10 @@ class Statement(Struct, frozen=True, array_like=True, tag=True):
 
     sql: str
     parameters: Any
-    many: bool
-    cursor: int
+    many: bool = False
+    cursor: int = 0
     """Under which number the rest of the rows is fetched; 0: send all of them."""
-    commits: bool
+    commits: bool = False
     """It is a transaction of its own."""
 
 

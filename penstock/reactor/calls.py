@@ -42,8 +42,6 @@ class _Counted:
         self._name = name
         self._service = service
         self._calls = calls
-        # What an async handler's side asks of the database's service.
-        self.has_exact_values = getattr(service, "has_exact_values", False)
 
     async def call(self, method: str, arguments: Raw, caller: Caller) -> Any:
         self._calls.note((self._name, method))

@@ -24,6 +24,7 @@ from penstock.app.outcomes import (
 )
 from penstock.channels.bus import LocalBus
 from penstock.channels.db.local import LocalDatabase
+from penstock.channels.db.preparing import Preparer
 from penstock.channels.jobs import message_info
 from penstock.channels.service import Caller, Service
 from penstock.config.limits import LimitsSection
@@ -39,7 +40,7 @@ _log = structlog.get_logger("penstock.coroutines")
 
 
 class Coroutines:
-    """Runs async handlers and hands their outcomes to `settle`."""
+    """Runs async handlers and hands their outcomes to `settle`; `preparer` is of the database that "db" leads to."""
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Coroutines:
         side_tasks: SideTasks,
         *,
         limits: LimitsSection,
+        preparer: Preparer,
         settle: Settle,
         state: SimpleNamespace | None = None,
     ) -> None:
         self._decoders = {one.index: Decoder(one.handler, body_bytes=limits.body_bytes) for one in served}
         self._frame_bytes = limits.frame_bytes
         self._services = services
+        self._preparer = preparer
         self._side_tasks = side_tasks
         self._settle = settle
         self._state = SimpleNamespace() if state is None else state
@@ -141,6 +144,5 @@ class Coroutines:
         handler = work.served.handler
         message = message_info(handler, job_of(work))
         log = structlog.get_logger(handler.name).bind(**work.fields, slot="loop", attempt=message.attempt)
-        return AsyncContext(
-            message, bus=bus, db=LocalDatabase(self._services["db"], caller), state=self._state, log=log
-        )
+        db = LocalDatabase(self._services["db"], caller, self._preparer)
+        return AsyncContext(message, bus=bus, db=db, state=self._state, log=log)

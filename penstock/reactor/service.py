@@ -24,6 +24,8 @@ from penstock.app.application import App
 from penstock.app.messages import Outgoing
 from penstock.buses.contract import Bus, Subscription
 from penstock.channels.bus import BusService
+from penstock.channels.db.exact import is_server
+from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Service
 from penstock.config import Settings
@@ -174,6 +176,7 @@ class Reactor:
             services,
             self._side_tasks,
             limits=settings.limits,
+            preparer=Preparer(is_server=is_server(settings.database)),
             settle=self._settlement.settle,
         )
         self._intake = Intake(

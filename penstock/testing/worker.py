@@ -32,6 +32,8 @@ from penstock.app.payloads import encode_payload
 from penstock.buses.contract import Delivery, Told
 from penstock.channels import jobs
 from penstock.channels.bus import BusService
+from penstock.channels.db.exact import is_server
+from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.jobs import Batch
 from penstock.channels.plan import WorkerPlan
@@ -207,6 +209,7 @@ class Worker:
             self._services,
             SideTasks(),
             limits=self._limits,
+            preparer=self._preparer,
             settle=lambda works: ended.set_result(works[0][1]),
             state=self._state,
         )
@@ -215,6 +218,7 @@ class Worker:
 
     async def _start(self) -> socket.socket:
         self._db = DatabaseService(self._database, frame_bytes=self._limits.frame_bytes)
+        self._preparer = Preparer(is_server=is_server(self._database))
         await self._db.start()
         self._services: Mapping[str, Service] = {"bus": BusService(self._publish_now, 1.0), "db": self._db}
         ours, theirs = socket.socketpair()

@@ -34,8 +34,13 @@ class Database(NamedTuple):
             except sqlite3.ProgrammingError:
                 return True
             return False
-        # psycopg says `closed`, PyMySQL `open`; of others nothing is known.
-        return bool(getattr(connection, "closed", False)) or not getattr(connection, "open", True)
+        return says_closed(connection)
+
+
+def says_closed(connection: Any) -> bool:
+    """True when a server's driver says that its connection is closed; False for one that says nothing of it."""
+    # psycopg says `closed`, PyMySQL `open`.
+    return bool(getattr(connection, "closed", False)) or not getattr(connection, "open", True)
 
 
 def database_of(url: str | os.PathLike[str]) -> Database:

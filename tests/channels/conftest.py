@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from penstock.channels.db.local import LocalDatabase
+from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Caller, Service
 from penstock.channels.serving import ChannelServer
@@ -107,9 +108,14 @@ async def service(make_service: MakeService) -> DatabaseService:
     return service
 
 
-def local(service: Service, name: str = "handler") -> LocalDatabase:
+def local(service: DatabaseService, name: str = "handler") -> LocalDatabase:
     """An async handler's database, of a caller of its own."""
-    return LocalDatabase(service, Caller(name))
+    return local_of(service, Caller(name))
+
+
+def local_of(service: DatabaseService, caller: Caller) -> LocalDatabase:
+    """The database of that caller."""
+    return LocalDatabase(service, caller, Preparer(is_server=service.is_server))
 
 
 async def until(condition: Callable[[], object], *, pause_s: float = 0.001) -> None:

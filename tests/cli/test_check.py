@@ -193,3 +193,15 @@ def test_an_application_has_to_be_named(folder: Folder) -> None:
 
     assert done.returncode == Exit.USAGE
     assert "name the application" in done.stderr
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+def test_a_server_is_told_by_its_own_name(
+    folder: Folder, server: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{server}_url")
+
+    done = folder.penstock("check", "shop", "--database", url)
+
+    assert done.returncode == Exit.OK
+    assert f"answers, {server} 1" in done.stdout

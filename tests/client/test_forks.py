@@ -5,8 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,29 +14,10 @@ import pytest
 
 from penstock import AsyncClient, BusUnavailable, Client
 from tests.client.reader import Reader
+from tests.forked_child import Child
 
 # Python 3.12 and later warn of every fork beside a thread. That is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-
-
-class Child:
-    """A forked child that runs `work` and reports by its exit code."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                work()
-                code = 0
-            except BaseException:  # noqa: BLE001 - a forked test must not go on as if it were pytest
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,19 @@ class Ran:
     """With the reason."""
     failed: dict[str, str]
     """With the end of what was said."""
+
+    def unexplained(
+        self, plain: Ran, reasons: Collection[str], uncollected: Mapping[str, str]
+    ) -> dict[str, str]:
+        """What passed with the plain driver and not here, with what was said of it, unless that is one of the reasons.
+
+        `uncollected`: why a class of tests was not even collected here.
+        """
+        said = {
+            name: self.skipped.get(name) or uncollected.get(name.partition("::")[0], "")
+            for name in plain.passed - self.passed
+        }
+        return {name: why for name, why in said.items() if not any(reason in why for reason in reasons)}
 
 
 class Suite:

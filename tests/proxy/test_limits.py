@@ -110,11 +110,23 @@ def test_a_thread_that_waits_too_long_for_a_process_is_told_who_has_them(path: P
         while not proxy.pids:
             threading.Event().wait(0.01)
         with pytest.raises(
-            sqlite3.OperationalError, match=r"free within 0\.3 s: <Pool of 1: 1 running, 0 idle"
+            sqlite3.OperationalError, match=r"free within 0\.3 s, all 1 were held: 1 by single calls"
         ):
             proxy.execute("SELECT 1")
         sleeping.result(20)
         assert proxy.execute("SELECT 1") == [(1,)]
+
+
+def test_a_thread_that_waits_too_long_for_a_transaction_is_told_whose_it_is(path: Path) -> None:
+    with (
+        SQLProxy(path, processes=1, wait_s=0.3) as proxy,
+        ThreadPoolExecutor(1, thread_name_prefix="holder") as pool,
+        pool.submit(proxy.transaction).result(20),
+        pytest.raises(
+            sqlite3.OperationalError, match=r"by a transaction of thread holder_0, whose last .* ago"
+        ),
+    ):
+        proxy.execute("INSERT INTO t (x) VALUES (1)")
 
 
 def test_threads_are_served_in_the_order_of_their_asking(path: Path) -> None:
@@ -215,7 +227,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 BOOT = encode_frame(
-    wire.encode(wire.Boot("sqlite3", "x.db", {}, writes=True, frame_bytes=10_000, idle_s=1, cursors=1)),
+    wire.encode(wire.Boot("sqlite3", "x.db", {}, writes=True, frame_bytes=10_000, idle_s=1, results=1)),
     limit_bytes=10_000,
 )
 

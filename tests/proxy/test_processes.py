@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from penstock import SQLProxy
+from tests.forked_child import Child
 from tests.proxy import functions
-from tests.threads.child import Child
 
 # Python 3.12 and later warn of every fork beside a thread. That is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import make_url
 
 from penstock import SQLProxy, close_connections, get_connection
-from tests.threads.child import Child
+from tests.forked_child import Child
 
 pytest.importorskip("tests.servers")
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

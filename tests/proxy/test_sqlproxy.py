@@ -256,6 +256,7 @@ def test_what_would_stay_on_everybody_s_connection_is_refused(proxy: SQLProxy, s
 def test_vacuum_and_what_only_tells_are_allowed(proxy: SQLProxy) -> None:
     assert proxy.execute("VACUUM") == []
     assert proxy.execute("PRAGMA journal_mode") == [("wal",)]
+    assert len(proxy.execute("PRAGMA TABLE_INFO(t)")) == 2
     assert proxy.execute("PRAGMA foreign_keys") == [(1,)]
     assert len(proxy.execute("PRAGMA table_info(t)")) == 2
 
@@ -280,6 +281,13 @@ def test_a_database_that_cannot_be_opened_says_so_to_whoever_asks(tmp_path: Path
                 proxy.execute("SELECT 1")
         (tmp_path / "nowhere").mkdir()
         assert proxy.execute("SELECT 1") == [(1,)]
+
+
+def test_the_repr_tells_readers_from_the_writer(proxy: SQLProxy) -> None:
+    proxy.execute("SELECT 1")
+    with proxy.transaction():
+        assert "readers <Pool of 2: 1 running, 1 idle, 0 in transactions" in repr(proxy)
+        assert "writer <Pool of 1: 1 running, 0 idle, 1 in transactions" in repr(proxy)
 
 
 def test_a_closed_proxy_has_no_process_left_and_says_so(path: Path) -> None:

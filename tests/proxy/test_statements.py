@@ -34,11 +34,11 @@ from penstock.proxy.statements import Kind, inserts, kind_of, vacuums
         ("/* never closed", Kind.OTHER),
     ],
 )
-def test_a_statement_s_kind(sql: str, kind: Kind) -> None:
+def test_a_statement_s_kind_is_told_by_its_first_words(sql: str, kind: Kind) -> None:
     assert kind_of(sql) is kind
 
 
-def test_which_statements_name_a_new_row() -> None:
+def test_an_insert_may_name_its_row_and_an_update_may_not() -> None:
     assert inserts("-- x\ninsert into t values (1)")
     assert not inserts("update t set x = 1")
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from penstock import ConfigurationError, close_connection, close_connections, get_connection
-from tests.threads.child import Child
+from tests.forked_child import Child
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def test_what_a_thread_did_not_commit_is_rolled_back_at_its_end(path: Path) -> N
     assert get_connection(path).execute("SELECT count(*) FROM t").fetchone()[0] == 0
 
 
-def test_closing_one_and_closing_all(path: Path) -> None:
+def test_close_connection_closes_one_and_close_connections_all_of_the_thread_s(path: Path) -> None:
     other = path.parent / "other.db"
     first, second = get_connection(path), get_connection(other)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from penstock import DatabaseUnavailable, close_connections, get_connection
-from tests.threads.child import Child
+from tests.forked_child import Child
 
 # Python 3.12 and later warn of every fork beside a thread. That is what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -1,14 +1,8 @@
-"""What SQLite raises, in our words, and what the channel says of itself on every database."""
+"""What the channel says of itself, on every database."""
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Final
-
-from penstock.channels.db.statements import shown
-from penstock.errors import ChannelClosed, DatabaseError
-
-_PRIMARY: Final = 0xFF
+from penstock.errors import ChannelClosed, ChannelError, DatabaseError
 
 
 def stopping(what: str = "nothing of the statement was run") -> ChannelClosed:
@@ -16,49 +10,15 @@ def stopping(what: str = "nothing of the statement was run") -> ChannelClosed:
     return ChannelClosed(f"the service is stopping and the database channel with it; {what}")
 
 
-def is_locked(error: BaseException) -> bool:
-    """True when another process holds the lock that was needed."""
-    return _code(error) == sqlite3.SQLITE_BUSY
+def withdrawn() -> ChannelError:
+    """For who waits when its message is over: nobody reads the answer."""
+    return ChannelError("the call was withdrawn: its message is over")
 
 
-def would_write(error: BaseException) -> bool:
-    """True when a connection that may only read was given a statement that writes; nothing of it was run."""
-    return _code(error) == sqlite3.SQLITE_READONLY
-
-
-def is_broken(error: BaseException) -> bool:
-    """True when the disk failed under the connection, which must not be used again.
-
-    After a failed fsync the kernel calls its pages clean: a second one on the same descriptor would lie.
-    """
-    return _code(error) == sqlite3.SQLITE_IOERR
-
-
-def translated(error: Exception, statement: str) -> DatabaseError:
-    """The error for the statement's caller; it never holds parameters, which may be secret. Its cause is the driver's."""
-    if isinstance(error, DatabaseError):
-        return error
-    made = _worded(error, statement)
-    made.__cause__ = error
-    return made
-
-
-def _worded(error: Exception, statement: str) -> DatabaseError:
-    code, kind = _code(error), type(error).__name__
-    if code == sqlite3.SQLITE_AUTH:
-        words = (
-            "is refused: transactions, PRAGMA, ATTACH, temporary tables and load_extension "
-            "would reach other callers; nothing of it was run"
-        )
-        return DatabaseError(f"{shown(statement)} {words}", "ProgrammingError")
-    if code == sqlite3.SQLITE_INTERRUPT:
-        return DatabaseError(f"{shown(statement)} was interrupted; nothing of it was kept", kind)
-    if code == sqlite3.SQLITE_FULL:
-        words = "the database's disk is full: make room; nothing of the statement was kept"
-        return DatabaseError(f"{words}: {shown(statement)}", kind)
-    return DatabaseError(f"{error}; nothing of the statement was kept: {shown(statement)}", kind)
-
-
-def _code(error: BaseException) -> int:
-    # What the module raises itself (a wrong number of parameters) carries no code.
-    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+def over() -> DatabaseError:
+    """For rows asked of a cursor that is closed."""
+    msg = (
+        "the rest of the result is gone: its transaction ended, or its connection was lost, before it was read; fetch "
+        "all rows before commit() and rollback()"
+    )
+    return DatabaseError(msg, "OperationalError")

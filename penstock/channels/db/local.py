@@ -9,7 +9,6 @@ from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Self, cast
-from weakref import WeakKeyDictionary
 
 from msgspec import Raw
 
@@ -32,17 +31,17 @@ _current: ContextVar[LocalTransaction | None] = ContextVar("penstock_db_transact
 # Cursors that are being closed behind the back of a handler that has left its loop.
 _leaving: set[asyncio.Task[None]] = set()
 
-# Kept as long as the service, of which each delivery has a new caller: statements are compiled once.
-_preparers: WeakKeyDictionary[Service, Preparer] = WeakKeyDictionary()
-
 
 class LocalStatements(ABC):
-    """Statements of one caller, in the transaction that a subclass names."""
+    """Statements of one caller, in the transaction that a subclass names.
 
-    def __init__(self, service: Service, caller: Caller) -> None:
+    `preparer` is the process's: each delivery is a new caller, and statements are compiled once.
+    """
+
+    def __init__(self, service: Service, caller: Caller, preparer: Preparer) -> None:
         self._service = service
         self._caller = caller
-        self._preparer = _preparer_of(service)
+        self._preparer = preparer
         self.dropped: dict[int, list[int]] = {}
         """Cursors of streams that were left early, by transaction; closed before its next statement."""
 
@@ -153,13 +152,6 @@ class LocalStatements(ABC):
         return answer
 
 
-def _preparer_of(service: Service) -> Preparer:
-    found = _preparers.get(service)
-    if found is None:
-        found = _preparers[service] = Preparer(is_server=getattr(service, "has_exact_values", False))
-    return found
-
-
 class LocalDatabase(LocalStatements):
     """Implements `AsyncDatabaseChannel` for one delivery.
 
@@ -168,7 +160,7 @@ class LocalDatabase(LocalStatements):
 
     def transaction(self) -> LocalTransaction:
         """Commit at the end of the block, roll back when it raises."""
-        return LocalTransaction(self, self._service, self._caller)
+        return LocalTransaction(self, self._service, self._caller, self._preparer)
 
     def close(self) -> None:
         """The delivery is over: roll back what was left open."""
@@ -182,8 +174,8 @@ class LocalDatabase(LocalStatements):
 class LocalTransaction(LocalStatements):
     """An `async with ctx.db.transaction() as tx` block; used once."""
 
-    def __init__(self, database: LocalDatabase, service: Service, caller: Caller) -> None:
-        super().__init__(service, caller)
+    def __init__(self, database: LocalDatabase, service: Service, caller: Caller, preparer: Preparer) -> None:
+        super().__init__(service, caller, preparer)
         self.dropped = database.dropped
         self.database = database
         self.number: int | None = None

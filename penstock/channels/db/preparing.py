@@ -52,7 +52,7 @@ class Preparer:
         if isinstance(statement, str) or self._compiler is not None or not _is_of_sqlalchemy(statement):
             return None
         # Late, as below: a handler that writes SQL does not pay for it.
-        from penstock.channels.db import dialects
+        from penstock.channels.db import compiling_dialects as dialects
         from penstock.channels.db.compiling import Compiler
 
         if not self._is_server:
@@ -62,7 +62,7 @@ class Preparer:
 
     def tell(self, question: str, row: Mapping[str, Any] | None) -> None:
         """The answer to a question, which others may have asked meanwhile, too."""
-        from penstock.channels.db import dialects
+        from penstock.channels.db import compiling_dialects as dialects
         from penstock.channels.db.compiling import Compiler
 
         answer = str((row or {}).get("answer", ""))

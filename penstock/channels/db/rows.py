@@ -25,7 +25,6 @@ _HEADER_BYTES: Final = 5
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_rows: Final = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=arrived).decode
 
-
 #: Makes the rows of one piece.
 Unpacker: TypeAlias = Callable[[Raw], list[dict[str, Any]]]
 

@@ -1,7 +1,7 @@
 """What may go over the database channel and who runs it, told from a statement's text alone.
 
 Only statements that begin with a known verb pass, so that a comment, a semicolon or a byte order mark in front
-of a forbidden one gains nothing; SQLite's authorizer (`opening.py`) stands behind this for what hides inside.
+of a forbidden one gains nothing; SQLite's authorizer (`sqlite/guarding.py`) stands behind this for what hides inside.
 """
 
 from __future__ import annotations

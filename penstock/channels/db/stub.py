@@ -14,11 +14,11 @@ from penstock.channels.db.calls import SERVICE, Chunk, Failed, Fetch, Query, Ran
 from penstock.channels.db.parting import parts
 from penstock.channels.db.preparing import Prepared, Preparer
 from penstock.channels.db.rows import Rows, unpacker
-from penstock.channels.db.statements import may_write
+from penstock.channels.db.statements import may_write, shown
 from penstock.channels.db.streaming import StubStream
 from penstock.channels.dbapi.link import Link
 from penstock.channels.stub import Channel
-from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, PenstockError
+from penstock.errors import ChannelClosed, DatabaseError, DeadlineExceeded, FrameError, PenstockError
 
 T = TypeVar("T")
 
@@ -181,8 +181,17 @@ class DatabaseStub:
         return answer
 
     def _queried(self, method: str, sql: str, parameters: Any, result: Any) -> Any:
-        self._is_heard_of = True
-        answer = self._settled(method, Query(sql, parameters, self._transaction, self._begins), result)
+        was_heard_of, self._is_heard_of = self._is_heard_of, True
+        try:
+            answer = self._settled(method, Query(sql, parameters, self._transaction, self._begins), result)
+        except FrameError as error:
+            if not error.is_unsent:
+                raise
+            self._is_heard_of = was_heard_of
+            words = f"{shown(sql)} is too large with its parameters: {error}"
+            if self._begins and not was_heard_of:
+                words += "; the transaction is not begun"
+            raise FrameError(words, is_unsent=True) from None
         # Said again when this was refused: it may not have left.
         self._begins = False
         return answer
@@ -202,7 +211,7 @@ class DatabaseStub:
         self._control("SAVEPOINT penstock_rows")
         try:
             yield
-        except DatabaseError:
+        except (DatabaseError, FrameError):
             self._control("ROLLBACK TO SAVEPOINT penstock_rows")
             raise
         self._control("RELEASE SAVEPOINT penstock_rows")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 
-from penstock.channels.dbapi.dialects import check_nameless
+from penstock.channels.dbapi.dialect_urls import check_nameless
 from penstock.channels.dbapi.server.session import is_disconnect
 
 NAMES: Final = ("mysql.penstock", "mariadb.penstock")

@@ -16,24 +16,30 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import ArgumentError
 
-from penstock.channels.dbapi.dialects import check_nameless
+from penstock.channels.dbapi.dialect_urls import check_nameless
 from penstock.channels.dbapi.server.session import is_disconnect
 
 NAME: Final = "postgresql.penstock"
 
 
-class _Read:
-    """JSON that psycopg has read. SQLAlchemy 2.1 knows of such by a flag of the dialect's, 2.0 does not."""
+class _ReadJSON:
+    """Before the driver's type of SQLAlchemy's: the loop's connections read JSON before it crosses."""
 
     def result_processor(self, dialect: Any, coltype: object) -> Any:  # noqa: ARG002 - SQLAlchemy's signature
-        """The application's own reading, where it has one."""
-        read = dialect._json_deserializer  # noqa: SLF001 - where SQLAlchemy's own types find it
-        return None if read is None else lambda value: None if value is None else read(value)
+        """What a `json_deserializer` makes of it; SQLAlchemy 2.0 would leave that to the driver's connection."""
+        read = dialect._json_deserializer  # noqa: SLF001 - where SQLAlchemy keeps the option
+        return None if read is None else lambda value: None if value is None else read(json.dumps(value))
 
 
 _DRIVERS: Final[dict[Any, Any]] = dict(PGDialect_psycopg.colspecs)
-_JSON: Final = type("_JSON", (_Read, _DRIVERS[JSON]), {})
-_JSONB: Final = type("_JSONB", (_Read, _DRIVERS[JSONB]), {})
+
+
+class _JSON(_ReadJSON, _DRIVERS[JSON]):  # type: ignore[valid-type,misc]
+    pass
+
+
+class _JSONB(_ReadJSON, _DRIVERS[JSONB]):  # type: ignore[valid-type,misc]
+    pass
 
 
 class ChannelPostgreSQLDialect(PGDialect_psycopg):
@@ -45,8 +51,6 @@ class ChannelPostgreSQLDialect(PGDialect_psycopg):
 
     driver = "penstock"
     supports_statement_cache = True
-    #: The loop's connections read JSON before it crosses.
-    dialect_injects_custom_json_deserializer = False
     colspecs = {**_DRIVERS, sqltypes.JSON: _JSON, JSON: _JSON, JSONB: _JSONB}  # noqa: RUF012 - SQLAlchemy's shape
     _dialect_specific_select_one = "SELECT 1"
 
@@ -58,9 +62,6 @@ class ChannelPostgreSQLDialect(PGDialect_psycopg):
                 raise ArgumentError(msg)
         # The driver's own constructor gives each connection adapters, which are the loop's here.
         super(PGDialect_psycopg, self).__init__(use_native_hstore=False, **options)  # type: ignore[no-untyped-call] # SQLAlchemy's
-        read = self._json_deserializer
-        if read is not None:
-            self._json_deserializer = lambda value: read(json.dumps(value))
 
     @classmethod
     def import_dbapi(cls) -> Any:

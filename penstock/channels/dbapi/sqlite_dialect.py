@@ -11,9 +11,9 @@ from typing import Any, Final
 from sqlalchemy import URL, pool
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.exc import ArgumentError
 
 from penstock.channels.dbapi import sqlite
+from penstock.channels.dbapi.dialect_urls import check_nameless
 
 NAME: Final = "sqlite.penstock"
 
@@ -49,9 +49,7 @@ class ChannelSqliteDialect(SQLiteDialect_pysqlite):
 
     def create_connect_args(self, url: URL) -> Any:
         """None. Raises `ArgumentError` for a URL that names anything: the channel leads to `database.url`."""
-        if url.database or url.host or url.username or url.query:
-            msg = f"write sqlite+penstock://, without more: the channel leads to the database in database.url, not to {url}"
-            raise ArgumentError(msg)
+        check_nameless(url)
         # The pool hands connections from thread to thread, one at a time.
         return [], {"check_same_thread": False}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Dialect, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from penstock.cli.check.findings import Problem
@@ -56,14 +56,20 @@ def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
-            version = ".".join(str(part) for part in connection.dialect.server_version_info or ())
+            found = _server(connection.dialect)
     except DBAPIError as error:
         return f"{address}", [_unreachable(address, str(error.orig))]
     except SQLAlchemyError as error:
         return f"{address}", [_unreachable(address, str(error))]
     finally:
         engine.dispose()
-    return f"{address} answers, {connection.dialect.name} {version}".strip(), []
+    return f"{address} answers, {found}", []
+
+
+def _server(dialect: Dialect) -> str:
+    # SQLAlchemy's dialect of MySQL serves MariaDB too, whatever the URL says.
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    return " ".join([name, ".".join(str(part) for part in dialect.server_version_info or ())]).strip()
 
 
 def _look_at_file(address: Address) -> tuple[str, list[Problem]]:

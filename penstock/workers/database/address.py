@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from penstock.channels.db.secrets import Scrubber, shown_url
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 
 _EXTRAS: Final = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
 _EXTRA_NAMES: Final = {"mysql+pymysql": "mysql", "postgresql+psycopg": "postgres"}
-_HIDDEN: Final = "***"
 
 
 class Address:
@@ -33,17 +32,14 @@ class Address:
         self.url = _parse(section.url.get_secret_value())
         self.backend = self.url.get_backend_name()
         self.driver = _usable_driver(self.url)
-        self._secrets = _secrets_of(self.url)
+        self._scrub = Scrubber(self.url)
 
     def __str__(self) -> str:
-        # The query goes too: drivers take passwords there.
-        return self.url.set(query={}).render_as_string(hide_password=True)
+        return shown_url(self.url)
 
     def scrub(self, text: str) -> str:
         """The text without the URL's secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, _HIDDEN)
-        return text
+        return self._scrub(text)
 
 
 def _parse(text: str) -> URL:
@@ -87,13 +83,3 @@ def _usable_driver(url: URL) -> str:
         msg = f"database.url begins with {name}://, but its driver {error.name} is not installed: {advice}"
         raise ConfigurationError(msg) from None
     return dialect.driver
-
-
-def _secrets_of(url: URL) -> list[str]:
-    secrets = {str(url.password)} if url.password else set()
-    for key, value in url.query.items():
-        if "pass" in key.lower():
-            secrets.update([value] if isinstance(value, str) else value)
-    quoted = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote_plus(secret))}
-    # The longest first: one secret may be part of another.
-    return sorted(filter(None, quoted), key=len, reverse=True)

@@ -52,6 +52,7 @@ LEFT: dict[str, list[tuple[str, str, object]]] = {
         ("BEGIN NOT ATOMIC SET SESSION lock_wait_timeout = 77; END", "SELECT @@lock_wait_timeout = 77", 0),
         ("IF 1 THEN SET SESSION lock_wait_timeout = 77; END IF", "SELECT @@lock_wait_timeout = 77", 0),
         ("/*M! SET SESSION lock_wait_timeout = 77 */", "SELECT @@lock_wait_timeout = 77", 0),
+        ("SET LOCAL lock_wait_timeout = 77", "SELECT @@lock_wait_timeout = 77", 0),
         ("GET DIAGNOSTICS @n = NUMBER", "SELECT @n IS NOT NULL", 0),
         ("SELECT LAST_INSERT_ID(77)", "SELECT LAST_INSERT_ID()", 0),
     ],

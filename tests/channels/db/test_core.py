@@ -345,7 +345,7 @@ async def test_statements_are_compiled_once_and_a_bounded_number_is_kept(
     assert len(cache) <= 15
 
 
-async def test_types_that_only_postgresql_knows(each: Case) -> None:
+async def test_types_that_only_postgresql_knows_arrive_whole(each: Case) -> None:
     if each.kind != "postgresql":
         pytest.skip("only PostgreSQL has them")
     own = MetaData()

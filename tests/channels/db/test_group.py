@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from penstock.channels.db.calls import Want
-from penstock.channels.db.group import Finished, Outcome, Progress, Statement, run_group
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
 from penstock.channels.db.rows import Rows, unpacker
+from penstock.channels.db.sqlite.group import Finished, Outcome, Progress, Statement, run_group
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
 from penstock.channels.db.statements import is_grouped
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError

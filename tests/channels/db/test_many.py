@@ -100,7 +100,7 @@ async def test_more_than_a_frame_goes_in_parts_inside_one_transaction(
     await asyncio.to_thread(handler)
 
 
-async def test_async_handlers_have_it_too(each: Case) -> None:
+async def test_many_rows_of_an_async_handler_are_inserted_all_or_none(each: Case) -> None:
     db = await each.local(metadata)
     assert await db.execute(TEXT, rows(1, 100)) == 100
     assert await db.execute(insert(numbers), rows(101, 100)) == 100
@@ -145,7 +145,7 @@ async def test_the_loop_turns_while_an_async_handler_s_many_rows_are_made_ready(
     assert await db.fetch_one(select(numbers.c.v).where(numbers.c.id == 6255)) == {"v": None}
 
 
-async def test_rows_by_place_are_sqlites(make_service: MakeService) -> None:
+async def test_rows_may_go_by_place_on_sqlite(make_service: MakeService) -> None:
     db = local_to(make_service())
     await db.execute("CREATE TABLE t (a, b)")
     assert await db.execute("INSERT INTO t VALUES (?, ?)", [(1, None), (2, b"x")]) == 2
@@ -184,7 +184,7 @@ async def test_it_shares_a_commit_with_others_and_not_their_fate(make_service: M
 
 
 def test_a_list_of_rows_is_told_from_a_list_of_values() -> None:
-    from penstock.channels.db.group import Statement
+    from penstock.channels.db.sqlite.group import Statement
 
     for parameters, is_many in (
         (None, False),

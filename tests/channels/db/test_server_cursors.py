@@ -155,7 +155,7 @@ async def test_many_rows_cross_once(case: Case, worker: Worker) -> None:
     assert case.rows("SELECT count(*) FROM t") == [(5000,)]
 
 
-async def test_ctx_db_takes_many_and_streams(case: Case, worker: Worker) -> None:
+async def test_many_rows_and_streams_of_ctx_db_cross_to_a_server(case: Case, worker: Worker) -> None:
     rows = [{"id": number, "v": f"v{number}"} for number in range(3000)]
     insert = "INSERT INTO t (id, v) VALUES (:id, :v)"
     assert await worker.call("execute", Query(insert, rows)) == 3000

@@ -183,7 +183,43 @@ async def test_what_is_less_plain_to_see_nobody_else_finds_either(case: Case) ->
     for statement, asking, usual in LEFT[case.kind]:
         ran = await worker.run(statement, begins=True)
         assert await worker.end(ran) is None
+        # A lock is the server's until it has seen its holder off.
+        await until(lambda: case.connections() == 0)
         assert (statement, await worker.rows(asking)) == (statement, [[usual]])
+
+
+@pytest.mark.parametrize("is_commit", [False, True])
+async def test_the_isolation_that_a_transaction_sets_for_itself_is_gone_with_it(
+    case: Case, is_commit: bool
+) -> None:
+    service = await service_with_table(case, server_connections=1)
+    worker = Worker(service)
+    who, level = {
+        "mariadb": (
+            "SELECT CONNECTION_ID()",
+            "SELECT trx_isolation_level FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = CONNECTION_ID()",
+        ),
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT current_setting('transaction_isolation')"),
+    }[case.kind]
+    before = await worker.rows(who)
+
+    async def levels(first: str) -> set[str]:
+        ran = await worker.run(first, begins=True)
+        await worker.run("INSERT INTO t (id) VALUES (1)", transaction=ran.transaction)
+        # The list is of some moments ago.
+        await asyncio.sleep(SLOWLY_S)
+        found = await worker.rows(level, transaction=ran.transaction)
+        await worker.end(ran, commit=False)
+        return {value.lower() for (value,) in found}
+
+    assert await levels("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE") == {"serializable"}
+    # Nothing behind it, so the server may not have begun.
+    ran = await worker.run("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", begins=True)
+    assert await worker.end(ran, commit=is_commit) is None
+    assert await levels("SELECT 1") == {
+        {"mariadb": "repeatable read", "postgresql": "read committed"}[case.kind]
+    }
+    assert await worker.rows(who) == before
 
 
 async def test_an_ordinary_statement_does_not_cost_the_connection(case: Case) -> None:
@@ -383,3 +419,13 @@ async def test_callers_that_go_at_any_moment_leave_every_connection_to_the_other
     await until(lambda: case.connections() == 2, pause_s=0.01)
     for worker, ran in zip((one, another), held, strict=True):
         assert await worker.end(ran) is None
+
+
+async def test_a_statement_that_reads_commit_is_none_to_the_channel(case: Case) -> None:
+    db = local(await service_with_table(case, server_connections=1))
+    with pytest.raises(DatabaseBusy, match="the transaction is gone"):
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO t VALUES (1, 'a')")
+            case.kill_connections()
+            await until(lambda: case.connections() == 0)
+            await tx.execute("commit")

@@ -130,9 +130,9 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", "mysql postgresql"),
     ],
 )
-def test_what_a_statement_leaves_behind(statement: str, leaves: str) -> None:
+def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: str) -> None:
     for backend in ("mysql", "postgresql"):
-        assert check(statement, in_transaction=True, backend=backend).leaves is (backend in leaves)
+        assert check(statement, backend, in_transaction=True).leaves is (backend in leaves)
         assert (left_in_postgresql(statement) is not None) is ("postgresql" in leaves)
 
 
@@ -147,9 +147,10 @@ def test_what_a_statement_leaves_behind(statement: str, leaves: str) -> None:
         "SELECT 1; PREPARE p AS SELECT 1",
     ],
 )
-def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_the_next_statement_is_refused_alone(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="inside the transaction that needs it"):
-        check(statement, in_transaction=False, backend="postgresql")
+        check(statement, backend, in_transaction=False)
 
 
 @pytest.mark.parametrize(
@@ -162,13 +163,17 @@ def test_what_is_for_the_next_statement_is_refused_alone(statement: str) -> None
         "CREATE TRIGGER g BEFORE UPDATE ON t FOR EACH ROW BEGIN SET NEW.a = 1; SET NEW.b = 2; END",
     ],
 )
-def test_what_is_for_all_is_not(statement: str) -> None:
-    assert not check(statement, in_transaction=False, backend="postgresql").is_for_the_next
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(
+    statement: str, backend: str
+) -> None:
+    assert not check(statement, backend, in_transaction=False).is_for_the_next
 
 
 @pytest.mark.parametrize(
     "statement", ["SELECT 1; LISTEN x", "SELECT 1;/**/DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
 )
-def test_what_cannot_cross_is_refused_behind_another_statement(statement: str) -> None:
+@pytest.mark.parametrize("backend", BOTH)
+def test_what_cannot_cross_is_refused_behind_another_statement(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="does not cross"):
-        check(statement, in_transaction=True, backend="postgresql")
+        check(statement, backend, in_transaction=True)

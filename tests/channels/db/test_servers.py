@@ -69,7 +69,7 @@ async def test_values_keep_their_types(case: Case) -> None:
     assert [type(value) for value in row.values()] == [type(value) for value in values.values()]
 
 
-async def test_values_that_only_one_of_them_knows(case: Case) -> None:
+async def test_values_that_only_one_of_them_knows_keep_their_types(case: Case) -> None:
     db = await case.db()
     if case.kind == "mariadb":
         row = await db.fetch_one(

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
 from penstock.channels.db.statements import (
     check_allowed,
     check_text,

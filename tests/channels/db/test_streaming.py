@@ -64,7 +64,7 @@ async def test_rows_come_in_order_and_a_chunk_at_a_time(
     assert open_streams(each) == 0
 
 
-async def test_an_async_handler_s_rows_come_so_too(each: Case) -> None:
+async def test_an_async_handler_s_rows_come_chunk_by_chunk(each: Case) -> None:
     db = await each.local(metadata)
     number = 0
     async for found in db.stream(SERIES[each.kind].format(20_000)):
@@ -227,7 +227,9 @@ async def test_an_async_loop_that_is_left_early_leaves_nothing_open(each: Case, 
                 pass
 
         reading = asyncio.create_task(read())
-        await until(lambda: each.services[-1]._server is not None or each.services[-1]._cursors is not None)
+        await until(
+            lambda: each.services[-1]._server is not None or each.services[-1]._sqlite._cursors is not None
+        )
         await until(lambda: open_streams(each) > 0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -9,12 +9,11 @@ import time
 
 import pytest
 
-from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
-from tests.channels.conftest import MakeService, Workshop, local, until
+from tests.channels.conftest import MakeService, Workshop, local, local_of, until
 
 
 async def count(service: DatabaseService) -> int:
@@ -187,7 +186,7 @@ async def test_an_idle_block_that_raises_keeps_its_own_exception(make_service: M
 
 async def test_a_forgotten_callers_block_is_rolled_back_at_once(service: DatabaseService) -> None:
     caller = Caller("slot 1")
-    gone = LocalDatabase(service, caller)
+    gone = local_of(service, caller)
     block = gone.transaction()
     await block.__aenter__()
     await gone.execute("INSERT INTO t (v) VALUES ('gone')")
@@ -220,7 +219,8 @@ async def test_a_block_granted_in_the_moment_of_the_cancel_is_given_back(service
     for number in range(10):
         begins = asyncio.create_task(local(service, "gone").transaction().__aenter__())
         await until(
-            lambda: service._writer is not None and service._writer._transaction is not None, pause_s=0
+            lambda: service._sqlite._writer is not None and service._sqlite._writer._transaction is not None,
+            pause_s=0,
         )
         # Granted, and the one who waited for it has not run since.
         hit += not begins.done()

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Caller
 from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
-from tests.channels.conftest import MakeService, local, until
+from tests.channels.conftest import MakeService, local, local_of, until
 
 #: Counts for many seconds unless it is interrupted.
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) SELECT count(*) FROM n"
 
 
 def reads(service: DatabaseService) -> str:
-    return repr(service._readers)
+    return repr(service._sqlite._readers)
 
 
 async def with_table(service: DatabaseService) -> DatabaseService:
@@ -103,8 +102,8 @@ async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: 
     ):
         await local(service).execute("INSERT INTO t (v) VALUES (1)")
     # Stopping ends it after a grace of 5 s; here there is none to wait for.
-    assert service._writer is not None
-    service._writer._thread.interrupt()
+    assert service._sqlite._writer is not None
+    service._sqlite._writer._thread.interrupt()
     with pytest.raises(DatabaseError, match="was interrupted; nothing of it was kept"):
         await running
     assert await local(service).execute("INSERT INTO t (v) VALUES (1)") == 1
@@ -131,7 +130,7 @@ async def test_who_waits_too_long_for_a_reader_is_told_who_reads(make_service: M
 async def test_a_forgotten_caller_reads_no_further_and_waits_no_longer(make_service: MakeService) -> None:
     service = await with_table(make_service(readers=1))
     caller = Caller("slot 5")
-    database = LocalDatabase(service, caller)
+    database = local_of(service, caller)
     reading = asyncio.create_task(database.fetch_one(ENDLESS))
     await until(lambda: "0 of 1 idle" in reads(service))
     waiting = asyncio.create_task(database.fetch_one("SELECT 1"))

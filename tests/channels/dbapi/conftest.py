@@ -24,6 +24,13 @@ def service(database: Path) -> Iterator[Served]:
         yield made
 
 
+@pytest.fixture
+def table(service: Served) -> Served:
+    with closing(sqlite.connect()) as connection:
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
+    return service
+
+
 @pytest.fixture(params=["mysql", "postgresql"])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return kind_of(request)
@@ -34,10 +41,3 @@ def on_server(kind: Kind) -> Iterator[Served]:
     kind.server.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(99) UNIQUE)", url=kind.url)
     with served(kind.url, server_connections=2, wait_s=0.3) as made:
         yield made
-
-
-@pytest.fixture
-def table(service: Served) -> Served:
-    with closing(sqlite.connect()) as connection:
-        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v UNIQUE)")
-    return service

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.db.stub import DatabaseStub
@@ -20,8 +20,8 @@ from penstock.channels.stub import Channel
 from penstock.config.database import DatabaseSection
 from penstock.config.limits import LimitsSection
 
-#: So many rows of 110 bytes, made by SQLite itself.
-ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i, printf('%099d', i) FROM n"
+#: A result of so many rows of about 100 bytes.
+ROWS: Final = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i, printf('%099d', i) FROM n"
 
 
 class Served:
@@ -53,7 +53,7 @@ class Served:
         sock = asyncio.run_coroutine_threadsafe(serve(), self.loop).result()
         channel = Channel(sock, limit_bytes=self._frame_bytes)
         self._channels.append(channel)
-        return DatabaseStub(channel, is_server=self.service.has_exact_values)
+        return DatabaseStub(channel, is_server=self.service.is_server)
 
     def close(self) -> None:
         for channel in self._channels:
@@ -86,7 +86,7 @@ def served(database: Path | str, **settings: Any) -> Iterator[Served]:
 
 
 def count() -> int:
-    """Rows of `t`, as a new connection of this worker sees them."""
+    """The rows of `t`, counted over the channel."""
     with closing(sqlite.connect()) as connection:
         (number,) = connection.execute("SELECT count(*) FROM t").fetchone()
         return int(number)

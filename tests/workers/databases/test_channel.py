@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -170,7 +169,10 @@ def test_a_limit_of_the_workers_connections_is_none_of_the_channel_s(place: Plac
 def test_an_idle_transaction_fails_its_message_and_keeps_nothing(place: Place) -> None:
     def handler(payload: int, ctx: Context) -> None:
         put(ctx, payload)
-        time.sleep(0.5)
+        # Somebody else's row of that number waits until the server has undone this one.
+        with place.outside() as other:
+            other.execute(text("INSERT INTO item (id, n) VALUES (:id, 0)"), {"id": payload})
+            other.rollback()
         put(ctx, payload + 1)
 
     with place.worker(handler, store, transaction_idle_s=0.05) as worker:
@@ -201,10 +203,12 @@ def test_an_engine_of_one_s_own_is_made_anywhere_and_connects_in_handlers(place:
     engine = create_engine(f"{name}+penstock://")
     with pytest.raises(DBAPIError, match="no database channel in this process"):
         engine.connect()
-    with pytest.raises(
-        ArgumentError, match=r"without more: the channel leads to the database in database\.url"
-    ):
-        create_engine(f"{name}+penstock://u:secret@h/d").connect()
+    for more in ("u:secret@h/d", "/d?password=secret"):
+        with pytest.raises(
+            ArgumentError, match=r"without more: the channel leads to the database in database\.url"
+        ) as refused:
+            create_engine(f"{name}+penstock://{more}").connect()
+        assert "secret" not in str(refused.value)
 
     def handler(payload: int, ctx: Context) -> None:
         with engine.begin() as connection:

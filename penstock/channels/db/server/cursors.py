@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from penstock.channels.db.calls import Chunk, End, Failed, Fetch, Ran, Run
+from penstock.channels.db.faults import over
 from penstock.channels.db.server.driver import Driver, Mode
 from penstock.channels.db.server.faults import DriverFailure, failed, translated
 from penstock.channels.db.server.pool import Pool
@@ -14,7 +15,6 @@ from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Left, Runner, Statement
 from penstock.channels.db.server.transactions import Transactions
 from penstock.channels.db.server.work import Work, Works
-from penstock.channels.db.stepping import over
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 
@@ -214,6 +214,8 @@ class ServerCursors:
             for cursor, held in list(self._held.items()):
                 if held.left.transaction is transaction:
                     del self._held[cursor]
+            if not is_commit:
+                self._works.end_inside(transaction)
             await self._runner.end(transaction, is_commit=is_commit)
 
     def _failed(self, failure: Exception, number: int | None) -> Failed:

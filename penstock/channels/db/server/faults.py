@@ -11,8 +11,10 @@ from penstock.errors import DatabaseBusy, DatabaseError
 
 #: What drivers raise beside their own, for parameters that do not fit the statement.
 _PLAIN: Final = (TypeError, ValueError, KeyError, IndexError, OverflowError)
-#: What stands for the statement at the end of a transaction.
-COMMIT: Final = "commit"
+#: Why a statement was ended on the server.
+GIVEN_UP: Final = (
+    "nobody waited for it any more (a timeout or a cancellation in the handler, or its message is over)"
+)
 #: As the server itself would say that it has no connection left, by database: code and SQLSTATE.
 _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 
@@ -20,11 +22,13 @@ _BUSY: Final = {"mysql": (1040, None), "postgresql": (None, "53300")}
 class DriverFailure(Exception):  # noqa: N818 - never leaves this package
     """What the driver raised, on its way to the caller."""
 
-    def __init__(self, error: Exception, *, is_gone: bool) -> None:
+    def __init__(self, error: Exception, *, is_gone: bool, is_ended: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.is_gone = is_gone
         """The connection ended with it."""
+        self.is_ended = is_ended
+        """Nobody waited for the statement any more, so the server was told to end it."""
 
 
 def words_of(error: BaseException) -> str:
@@ -38,10 +42,21 @@ def words_of(error: BaseException) -> str:
 
 def translated(failure: Exception, statement: str) -> Exception:
     """The error for a caller of `ctx.db`; never with parameters, which may be secret. Its cause is the driver's."""
+    return _translated(failure, shown(statement), is_commit=False)
+
+
+def translated_end(failure: Exception, *, is_commit: bool) -> Exception:
+    """As `translated`, for whoever commits or rolls back."""
+    return _translated(failure, "commit" if is_commit else "rollback", is_commit=is_commit)
+
+
+def _translated(failure: Exception, what: str, *, is_commit: bool) -> Exception:
     made: Exception
     if isinstance(failure, DriverFailure):
         words = words_of(failure.error)
-        if failure.is_gone and statement == COMMIT:
+        if failure.is_ended:
+            made = DatabaseError(f"the statement was ended on the server: {GIVEN_UP}", "OperationalError")
+        elif failure.is_gone and is_commit:
             made = DatabaseBusy(
                 f"the connection to the database server was lost amid the commit: {words}; whether it was kept is not known"
             )
@@ -50,10 +65,10 @@ def translated(failure: Exception, statement: str) -> Exception:
                 f"the connection to the database server was lost: {words}; the transaction is gone"
             )
         else:
-            made = DatabaseError(f"{words}: {shown(statement)}", type(failure.error).__name__)
+            made = DatabaseError(f"{words}: {what}", type(failure.error).__name__)
         made.__cause__ = failure.error
     elif isinstance(failure, _PLAIN):
-        made = DatabaseError(f"{words_of(failure)}: {shown(statement)}", "ProgrammingError")
+        made = DatabaseError(f"{words_of(failure)}: {what}", "ProgrammingError")
         made.__cause__ = failure
     else:
         return failure

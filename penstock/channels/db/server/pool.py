@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import URL
@@ -14,6 +14,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from penstock.channels.db.server.driver import Driver
 from penstock.channels.db.server.faults import words_of
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.patience import within
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
@@ -23,6 +24,9 @@ from penstock.errors import DatabaseBusy
 _PING_S: Final = 5.0
 _ROLLBACK_S: Final = 10.0
 _CLOSE_S: Final = 2.0
+#: Who has waited so long for a connection is told of, and who has them.
+_TELL_WAIT_S: Final = 5.0
+_MOST_HOLDERS: Final = 5
 #: When a connection was given back, in its record.
 _USED_S: Final = "penstock_used_s"
 
@@ -30,12 +34,13 @@ _USED_S: Final = "penstock_used_s"
 class Lent:
     """One connection in one caller's hands."""
 
-    __slots__ = ("caller", "is_spoilt", "proxied", "raw")
+    __slots__ = ("caller", "is_spoilt", "proxied", "raw", "since_s")
 
     def __init__(self, caller: Caller, proxied: Any) -> None:
         self.caller = caller
         self.proxied = proxied
         self.raw: Any = proxied.driver_connection
+        self.since_s = time.monotonic()
         self.is_spoilt = False
         """Nobody else may have it."""
 
@@ -43,8 +48,9 @@ class Lent:
 class Pool:
     """Lends `database.server_connections` connections; who finds none waits `database.wait_s`, in order of arrival."""
 
-    def __init__(self, url: URL, driver: Driver, section: DatabaseSection) -> None:
+    def __init__(self, url: URL, driver: Driver, section: DatabaseSection, log: ServerLog) -> None:
         self._driver = driver
+        self._log = log
         self._section = section
         self._engine = create_async_engine(
             url,
@@ -56,6 +62,7 @@ class Pool:
         )
         # When a connection was lost: those that were used before then are asked for a sign of life.
         self._lost_s = 0.0
+        self._lent: set[Lent] = set()
 
     def __repr__(self) -> str:
         return f"<Pool [{self._engine.pool.status()}]>"
@@ -63,7 +70,8 @@ class Pool:
     async def lend(self, caller: Caller) -> Lent:
         """A connection that lives. Raises `DatabaseBusy` when none is free in time, or the server is not there."""
         while True:
-            lent = Lent(caller, await self._connect())
+            lent = Lent(caller, await self._connect(caller))
+            self._lent.add(lent)
             lives = False
             try:
                 lives = await self._lives(lent)
@@ -73,35 +81,47 @@ class Pool:
                     lent.is_spoilt = True
                     await self.give(lent)
             if lives:
+                self._log.answers()
                 return lent
+            self._log.idle_ended()
 
     async def give(self, lent: Lent) -> None:
-        """The caller needs it no more; what is not as it was is closed."""
+        """The caller needs it no more; what is not as it was is closed. Raises nothing: what fails here is told in the log."""
+        self._lent.discard(lent)
         raw = lent.raw
         try:
             if not lent.is_spoilt and not self._driver.is_closed(raw) and self._driver.in_transaction(raw):
                 await within(_ROLLBACK_S, self._driver.roll_back(raw))
-        except Exception:  # noqa: BLE001 - it is closed then
+        except Exception as error:  # noqa: BLE001 - told, and it is closed then
             lent.is_spoilt = True
+            self._log.rollback_failed(lent.caller, error)
         if lent.is_spoilt or self._driver.is_closed(raw):
-            with suppress(Exception):
+            try:
                 await within(_CLOSE_S, greenlet_spawn(lent.proxied.invalidate))
+            except Exception as error:  # noqa: BLE001 - told, and nobody can do more about it
+                self._log.close_failed(lent.caller, error)
         else:
             lent.proxied.info[_USED_S] = time.monotonic()
         lent.proxied.close()
 
-    def note_lost(self) -> None:
-        """A connection was lost, and maybe the others with it."""
+    def note_lost(self, caller: Caller, error: BaseException, *, is_commit: bool) -> None:
+        """A connection was lost under a caller, and maybe the others with it."""
         self._lost_s = time.monotonic()
+        self._log.lost(caller, error, is_commit=is_commit)
 
     async def aclose(self) -> None:
         """Close what is not lent."""
         await self._engine.dispose()
 
-    async def _connect(self) -> Any:
+    async def _connect(self, caller: Caller) -> Any:
+        began_s = time.monotonic()
+        telling = self._tell_wait_later(caller, began_s)
         try:
             return await self._engine.raw_connection()
         except PoolTimeoutError as error:
+            self._log.refused(
+                caller, time.monotonic() - began_s, self._section.server_connections, self._holders()
+            )
             msg = (
                 f"waited {self._section.wait_s:g} s (database.wait_s) for one of {self._section.server_connections} "
                 "connections (database.server_connections), which statements and transactions hold; nothing was run"
@@ -110,8 +130,30 @@ class Pool:
         except Exception as error:
             if not isinstance(error, DBAPIError) and not self._driver.is_error(error):
                 raise
+            self._log.unreachable(caller, error)
             msg = f"the database server cannot be reached: {words_of(error)}; nothing was run"
             raise DatabaseBusy(msg) from error
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    def _tell_wait_later(self, caller: Caller, began_s: float) -> asyncio.TimerHandle | None:
+        if len(self._lent) < self._section.server_connections or self._section.wait_s <= _TELL_WAIT_S:
+            # It need not wait, or is refused before long, which is told.
+            return None
+
+        def tell() -> None:
+            self._log.waiting(
+                caller, time.monotonic() - began_s, self._section.server_connections, self._holders()
+            )
+
+        return asyncio.get_running_loop().call_later(_TELL_WAIT_S, tell)
+
+    def _holders(self) -> list[str]:
+        """Who has had a connection for longest, and for how long."""
+        now_s = time.monotonic()
+        longest = sorted(self._lent, key=lambda lent: lent.since_s)[:_MOST_HOLDERS]
+        return [f"{lent.caller.name} for {now_s - lent.since_s:.1f} s" for lent in longest]
 
     async def _lives(self, lent: Lent) -> bool:
         if self._driver.is_closed(lent.raw):

@@ -11,10 +11,10 @@ from msgspec import Raw
 
 from penstock.channels.db.calls import Chunk
 from penstock.channels.db.exact import crossing
+from penstock.channels.db.faults import over
 from penstock.channels.db.rows import Rows, fitting
 from penstock.channels.db.rows import too_large as result_too_large
 from penstock.channels.db.server.driver import Result
-from penstock.channels.db.stepping import over
 from penstock.errors import DatabaseError
 
 #: What one crossing brings: enough that a crossing (0.2 ms) does not count, little enough to hold N times.

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
-from penstock.channels.db.server.faults import DriverFailure, words_of
+from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure, words_of
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent, Pool
 from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
@@ -59,18 +60,19 @@ class Left:
 class Runner:
     """Runs statements. Raises `DriverFailure`, and `DatabaseError` for what is refused here."""
 
-    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions) -> None:
+    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions, log: ServerLog) -> None:
         self._driver = driver
+        self._log = log
         self._pool = pool
         self._transactions = transactions
 
     async def alone(self, statement: Statement, use: Use[T], work: Work) -> tuple[T, Left | None]:
         """What `use` makes of the result, and what is left of it."""
-        ruling = check(statement.text, in_transaction=False, backend=self._driver.backend)
+        ruling = check(statement.text, self._driver.backend, in_transaction=False)
         lent = await self._lend(work.caller, work)
         left: Left | None = None
         try:
-            with self._noting(lent), work.on(lent):
+            with self._noting(lent, work), work.on(lent):
                 await self._driver.prepare(lent.raw, USUAL if statement.is_many else None, is_begun=False)
                 lent.is_spoilt |= ruling.leaves
                 opened = await self._send(lent, statement)
@@ -98,7 +100,7 @@ class Runner:
         self, transaction: Transaction, statement: Statement, use: Use[T], work: Work
     ) -> tuple[T, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
-        ruling = check(statement.text, in_transaction=True, backend=self._driver.backend)
+        ruling = check(statement.text, self._driver.backend, in_transaction=True)
         left: Left | None = None
         async with self._turn(transaction, work, is_new=True) as lent:
             is_begun, transaction.is_begun = transaction.is_begun, True
@@ -115,7 +117,7 @@ class Runner:
     async def more(self, left: Left, use: Use[T], work: Work) -> T:
         """More of a result, in a transaction that its caller has entered, or alone; it stays with whoever holds it."""
         if left.transaction is None:
-            with self._noting(left.lent), work.on(left.lent):
+            with self._noting(left.lent, work), work.on(left.lent):
                 return await use(left.opened)
         async with self._turn(left.transaction, work):
             return await use(left.opened)
@@ -126,7 +128,7 @@ class Runner:
             await self.more(left, OpenResult.pass_all, work)
             return
         try:
-            with self._noting(left.lent), work.on(left.lent):
+            with self._noting(left.lent, work), work.on(left.lent):
                 if left.may_cut:
                     await self._settle(left.lent, left.opened)
                 else:
@@ -140,13 +142,16 @@ class Runner:
     async def end(self, transaction: Transaction, *, is_commit: bool) -> None:
         """Commit or roll back a transaction that its caller has entered; its connection is free after it."""
         async with transaction.turn:
+            if not is_commit and not self._transactions.is_open(transaction.number):
+                # A statement of it was ended, and the transaction with it.
+                return
             self._check(transaction)
             self._transactions.close(transaction)
             lent = transaction.lent
             if lent is None:
                 return
             try:
-                with self._noting(lent):
+                with self._noting(lent, is_commit=is_commit):
                     await self._pass_rest(lent, transaction.result, all_of_it=is_commit)
                     if is_commit and self._driver.is_undone(lent.raw):
                         raise _undone()
@@ -156,22 +161,25 @@ class Runner:
                 await self._pool.give(lent)
 
     @contextmanager
-    def _noting(self, lent: Lent) -> Iterator[None]:
+    def _noting(self, lent: Lent, work: Work | None = None, *, is_commit: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if not self._driver.is_error(error):
                 raise
             is_gone = self._driver.is_gone(lent.raw, error)
+            is_ended = work is not None and work.is_ending
             if is_gone:
                 lent.is_spoilt = True
-                self._pool.note_lost()
-            raise DriverFailure(error, is_gone=is_gone) from error
+                if not is_ended:
+                    self._pool.note_lost(lent.caller, error, is_commit=is_commit)
+            raise DriverFailure(error, is_gone=is_gone, is_ended=is_ended) from error
 
     @asynccontextmanager
     async def _turn(
         self, transaction: Transaction, work: Work, *, is_new: bool = False
     ) -> AsyncIterator[Lent]:
+        work.transaction = transaction
         async with transaction.turn:
             self._check(transaction)
             if is_new and transaction.result is not None and not transaction.result.is_read:
@@ -180,7 +188,7 @@ class Runner:
                 transaction.lent = await self._lend(work.caller, work)
             lent = transaction.lent
             try:
-                with self._noting(lent), work.on(lent):
+                with self._noting(lent, work), work.on(lent):
                     yield lent
             except Exception as failure:
                 await self._after(transaction, lent, failure)
@@ -194,7 +202,10 @@ class Runner:
                 await self._pass_refused(transaction, lent, opened)
             return
         if failure.is_gone:
-            self._transactions.abandon(transaction, f"its connection to the server was lost ({failure})")
+            why = f"its connection to the server was lost ({failure})"
+            if failure.is_ended:
+                why = f"a statement of it was ended on the server: {GIVEN_UP}; nothing of it was kept"
+            self._transactions.abandon(transaction, why)
             return
         try:
             is_undone = await self._driver.was_undone(lent.raw, failure.error)
@@ -233,9 +244,13 @@ class Runner:
         return OpenResult(await self._driver.run(lent.raw, text, parameters))
 
     async def _settle(self, lent: Lent, opened: OpenResult) -> None:
-        with suppress(Exception):
+        """Have the connection back; it is closed when that costs too much, or fails, and raises nothing: an error may be on its way."""
+        try:
             if await opened.pass_little() or await self._driver.cut(lent.raw):
                 return
+        except Exception as error:  # noqa: BLE001 - told, but for the end of the connection, which is told as such
+            if not (self._driver.is_error(error) and self._driver.is_gone(lent.raw, error)):
+                self._log.rest_failed(lent.caller, error)
         lent.is_spoilt = True
 
     async def _pass_rest(self, lent: Lent, opened: OpenResult | None, *, all_of_it: bool) -> None:

@@ -15,15 +15,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import msgspec
+import structlog
 from msgspec import Raw
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 
 from penstock.channels.db.calls import End, Fetch, Query, Run, Want
 from penstock.channels.db.exact import arrived
 from penstock.channels.db.faults import stopping
+from penstock.channels.db.secrets import Scrubber, shown_url
 from penstock.channels.db.server.address import asynchronous, driver_of
 from penstock.channels.db.server.cursors import ServerCursors
 from penstock.channels.db.server.driver import USUAL
-from penstock.channels.db.server.faults import COMMIT, translated
+from penstock.channels.db.server.faults import translated_end
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.queries import ServerQueries
 from penstock.channels.db.server.running import Runner
@@ -46,12 +51,18 @@ class ServerDatabase:
 
     def __init__(self, section: DatabaseSection, *, limit_bytes: int) -> None:
         assert section.url is not None
-        url = asynchronous(section.url.get_secret_value())
+        written = section.url.get_secret_value()
+        url = asynchronous(written)
         driver = driver_of(url)
-        self._pool = Pool(url, driver, section)
-        self._works = Works(driver.kill)
-        self._transactions = Transactions(section.transaction_idle_s, self._roll_back)
-        runner = Runner(driver, self._pool, self._transactions)
+        log = ServerLog(
+            structlog.get_logger("penstock.database").bind(database=shown_url(make_url(written))),
+            scrub=Scrubber(url),
+            is_foreseen=lambda error: driver.is_error(error) or isinstance(error, DBAPIError),
+        )
+        self._pool = Pool(url, driver, section, log)
+        self._works = Works(driver, log)
+        self._transactions = Transactions(section.transaction_idle_s, self._roll_back, log)
+        runner = Runner(driver, self._pool, self._transactions, log)
         self._cursors = ServerCursors(
             driver, self._pool, runner, self._works, self._transactions, limit_bytes=limit_bytes
         )
@@ -80,7 +91,7 @@ class ServerDatabase:
         if method in ("execute", "fetch_all", "fetch_one"):
             return await self._queries.run(_decode_query(arguments), cast("Want", method), caller)
         if method in ("commit", "rollback"):
-            return await self._end(_decode_number(arguments), method, caller)
+            return await self._end(_decode_number(arguments), caller, is_commit=method == "commit")
         if method == "begin":
             return self._transactions.open(caller, USUAL).number
         known = self._answers.get(method)
@@ -104,13 +115,13 @@ class ServerDatabase:
         await self._works.wait()
         await self._pool.aclose()
 
-    async def _end(self, number: int, method: str, caller: Caller) -> None:
+    async def _end(self, number: int, caller: Caller, *, is_commit: bool) -> None:
         try:
             known = self._transactions.known_as(number, caller)
             self._transactions.forget_chosen(number, caller)
-            await self._cursors.finish(known, caller, is_commit=method == COMMIT)
+            await self._cursors.finish(known, caller, is_commit=is_commit)
         except Exception as failure:  # noqa: BLE001 - raised again in words
-            raise translated(failure, method) from None
+            raise translated_end(failure, is_commit=is_commit) from None
 
     def _roll_back(self, transaction: Transaction) -> None:
         lent, opened = transaction.lent, transaction.result

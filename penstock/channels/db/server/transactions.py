@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from penstock.channels.db.server.driver import Mode
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.service import Caller
@@ -45,8 +46,9 @@ class Transaction:
 class Transactions:
     """All of them; `roll_back` is called when one ends that nobody is using."""
 
-    def __init__(self, idle_s: float, roll_back: Callable[[Transaction], None]) -> None:
+    def __init__(self, idle_s: float, roll_back: Callable[[Transaction], None], log: ServerLog) -> None:
         self._idle_s = idle_s
+        self._log = log
         self._roll_back = roll_back
         self._numbers = itertools.count(1)
         self._open: dict[int, Transaction] = {}
@@ -120,6 +122,8 @@ class Transactions:
         """The caller is gone; None for all."""
         for transaction in list(self._open.values()):
             if caller is None or transaction.caller is caller:
+                if transaction.lent is not None:
+                    self._log.abandoned(transaction.caller)
                 self.abandon(transaction)
         for number in [number for number, (whose, _) in self._over.items() if whose is caller]:
             del self._over[number]
@@ -151,12 +155,16 @@ class Transactions:
     def _watch(self, transaction: Transaction) -> None:
         if transaction.lent is None:
             return
+        loop = asyncio.get_running_loop()
+        transaction.idle = loop.call_later(self._idle_s, self._stood_idle, transaction)
+
+    def _stood_idle(self, transaction: Transaction) -> None:
+        self._log.idle(transaction.caller, self._idle_s)
         why = (
             f"it was rolled back because it stood {self._idle_s:g} s without a statement (database.transaction_idle_s), "
             "and others wait for its connection; nothing of it was kept"
         )
-        loop = asyncio.get_running_loop()
-        transaction.idle = loop.call_later(self._idle_s, self.abandon, transaction, why)
+        self.abandon(transaction, why)
 
     def _unwatch(self, transaction: Transaction) -> None:
         if transaction.idle is not None:

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from penstock.channels.db.server.driver import Driver
+from penstock.channels.db.server.faults import GIVEN_UP
+from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.patience import within
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
+from penstock.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from penstock.channels.db.server.transactions import Transaction
 
 T = TypeVar("T")
 
@@ -28,6 +35,8 @@ class Work:
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self.lent: Lent | None = None
+        self.transaction: Transaction | None = None
+        """Whose turn it has, or waits for."""
         self.is_ending = False
         self.is_let_through = False
         """True for a commit: once it has begun, nobody but the server says how it ends."""
@@ -46,10 +55,11 @@ class Work:
 
 
 class Works:
-    """The works that run; `kill` tells the server to end what runs on a driver's connection."""
+    """The works that run; the server is told through the driver to end them."""
 
-    def __init__(self, kill: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
-        self._kill = kill
+    def __init__(self, driver: Driver, log: ServerLog) -> None:
+        self._driver = driver
+        self._log = log
         self._running: set[Work] = set()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -63,6 +73,11 @@ class Works:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.end(work)
+            waiting = asyncio.current_task()
+            if waiting is not None and not waiting.cancelling():
+                # The work was given up, and not who waits for it.
+                msg = f"the statement was given up before it had a connection: {GIVEN_UP}; nothing was run"
+                raise DatabaseError(msg, "OperationalError") from None
             raise
 
     def end(self, work: Work) -> None:
@@ -75,6 +90,12 @@ class Works:
         """The caller is gone."""
         for work in list(self._running):
             if work.caller is caller:
+                self.end(work)
+
+    def end_inside(self, transaction: Transaction) -> None:
+        """It is rolled back: nobody waits for what is still under way in it."""
+        for work in list(self._running):
+            if work.transaction is transaction:
                 self.end(work)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -91,18 +112,26 @@ class Works:
             _, late = await asyncio.wait(self._background, timeout=3 * _PATIENCE_S)
             if late:
                 # A frozen server must not keep the service from ending.
+                self._log.left_behind(len(late), 3 * _PATIENCE_S)
                 return
 
     async def _end(self, work: Work, task: asyncio.Task[Any]) -> None:
-        if work.lent is not None:
-            # It may have ended by itself, or the server be gone.
-            with suppress(Exception):
-                await within(_PATIENCE_S, self._kill(work.lent.raw))
-        elif not work.is_let_through:
+        lent = work.lent
+        # A connection that is closed has no number, and nothing that could be ended.
+        number = (
+            None if lent is None or self._driver.is_closed(lent.raw) else self._driver.number_of(lent.raw)
+        )
+        if lent is not None and number is not None:
+            try:
+                await within(_PATIENCE_S, self._driver.kill(lent.raw))
+            except Exception as error:  # noqa: BLE001 - told; what follows is done whatever came
+                self._log.kill_failed(work.caller, number, error)
+        elif lent is None and not work.is_let_through:
             # It waits for a connection.
             task.cancel()
         _, late = await asyncio.wait({task}, timeout=_PATIENCE_S)
         if late:
+            self._log.not_ended(work.caller, number, _PATIENCE_S)
             task.cancel()
             await asyncio.wait({task}, timeout=_PATIENCE_S)
 

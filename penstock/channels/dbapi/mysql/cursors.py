@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pymysql import err
 
 from penstock.channels.dbapi.mysql.errors import REFUSALS
-from penstock.channels.dbapi.mysql.parameters import bound, spread
+from penstock.channels.dbapi.mysql.parameters import bound
 from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.cursor import ServerCursor
 
@@ -60,8 +60,6 @@ class Cursor(Refusing, ServerCursor):
             statement = _text(query)
             self._executed = statement
             self._last_row_id = None
-            if args is not None:
-                statement, args = spread(statement, args)
             ran = self.run(statement, None if args is None else bound(args))
             self._last_row_id = ran.last_row_id
             return self.rowcount

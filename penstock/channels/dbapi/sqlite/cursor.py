@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Raw
 
 from penstock.channels.db.calls import Ran
+from penstock.channels.db.sqlite.stepping import RAW_TEXT
 from penstock.channels.db.statements import statements_of
-from penstock.channels.db.stepping import RAW_TEXT
 from penstock.channels.dbapi.rows import Rows, batches
 from penstock.channels.dbapi.sqlite.parameters import bound
 

@@ -114,7 +114,7 @@ class _PlainJSON(JSON):
         return _json_as_text(self, dialect)
 
     def result_processor(self, dialect: Any, coltype: object) -> None:
-        """It comes parsed, which SQLAlchemy 2.0 would not believe."""
+        """It comes parsed. SQLAlchemy 2.0 would parse it again."""
 
 
 class _PlainJSONB(JSONB):

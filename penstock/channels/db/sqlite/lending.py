@@ -14,12 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
-from penstock.channels.db.faults import is_broken, stopping
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
-from penstock.channels.db.stepping import Cursors, over
+from penstock.channels.db.faults import over, stopping, withdrawn
+from penstock.channels.db.sqlite.faults import is_broken
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.sqlite.stepping import Cursors
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
+from penstock.errors import DatabaseBusy, DatabaseError
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class Lending:
         """The caller is gone: what it reads is ended, what it waits for leaves the queue."""
         for waiting, future in self._waiting:
             if waiting is caller and not future.done():
-                future.set_exception(ChannelError("the call was withdrawn: its message is over"))
+                future.set_exception(withdrawn())
         for lent in list(self._lent):
             if lent.caller is caller:
                 self.give(lent)

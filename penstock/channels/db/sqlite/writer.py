@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.channels.db.faults import stopping, translated
-from penstock.channels.db.group import Outcome, Progress, Statement
-from penstock.channels.db.lock_holder import describe_writer
-from penstock.channels.db.opening import DatabaseFile
+from penstock.channels.db.faults import stopping, withdrawn
+from penstock.channels.db.sqlite.faults import translated
+from penstock.channels.db.sqlite.group import Outcome, Progress, Statement
+from penstock.channels.db.sqlite.lock_holder import describe_writer
+from penstock.channels.db.sqlite.opening import DatabaseFile
+from penstock.channels.db.sqlite.transaction import OpenTransaction, Step, Work
+from penstock.channels.db.sqlite.writer_thread import WriterThread
 from penstock.channels.db.statements import is_grouped, shown
-from penstock.channels.db.transaction import OpenTransaction, Step, Work
-from penstock.channels.db.writer_thread import WriterThread
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
 from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
@@ -154,7 +155,7 @@ class Writer:
         """The caller is gone: its transaction is rolled back at once, what it waits for leaves the queue."""
         for waiting in (*self._queue, *self._running):
             if waiting.caller is caller:
-                waiting.end(ChannelError("the call was withdrawn: its message is over"))
+                waiting.end(withdrawn())
         if self._transaction is not None and self._transaction.caller is caller:
             self._transaction.abandon()
 

@@ -1,15 +1,16 @@
-"""What crosses with the driver of SQLite over the channel, in how many pieces, and what does not."""
+"""What the channel adds to the driver of SQLite: chunks, shared connections, and words for statements that cannot cross."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from penstock.channels.db.stepping import CHUNK_BYTES
+from penstock.channels.db.sqlite.stepping import CHUNK_BYTES
 from penstock.channels.dbapi import sqlite
 from penstock.channels.dbapi.link import attach, current, detach
 from penstock.channels.dbapi.sqlite.session import Session
@@ -103,16 +104,57 @@ def test_a_write_is_seen_while_an_older_result_is_half_read(table: Served) -> No
     assert len(older.fetchall()) == 1999
 
 
-def test_a_write_outside_a_transaction_gives_all_its_rows_and_is_committed(
-    table: Served, database: Path
-) -> None:
-    connection = sqlite.connect(isolation_level=None)
-    rows = connection.execute(
-        f"INSERT INTO t (v) SELECT i FROM ({ROWS.format(30_000)}) RETURNING id"
-    ).fetchall()
-    assert len(rows) == 30_000
-    with closing(sqlite3.connect(database)) as other:
-        assert other.execute("SELECT count(*) FROM t").fetchone() == (30_000,)
+def test_a_commit_ends_what_its_transaction_was_reading(table: Served) -> None:
+    connection = sqlite.connect()
+    connection.begin()
+    cursor = connection.execute(ROWS.format(50_000))
+    cursor.fetchone()
+    connection.commit()
+    with pytest.raises(sqlite3.OperationalError, match="fetch all rows before commit"):
+        cursor.fetchall()
+    connection.execute("SELECT 1")
+
+
+def test_results_thrown_away_half_read_give_their_readers_back(table: Served) -> None:
+    connection = sqlite.connect()
+    for _ in range(50):
+        connection.execute(ROWS.format(50_000)).fetchone()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    held = [connection.execute(ROWS.format(50_000)) for _ in range(16)]
+    with pytest.raises(sqlite3.OperationalError, match="half read"):
+        connection.execute("SELECT 1")
+    held.pop().close()
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_reader_held_by_others_is_waited_for(tmp_path: Path) -> None:
+    with served(tmp_path / "app.db", readers=1, wait_s=0.3) as service:
+        other = service.worker("slot 2").link
+        slow = sqlite.Connection(Session(other))
+        half_read = slow.execute(ROWS.format(50_000))
+        connection = sqlite.connect()
+        with pytest.raises(sqlite3.OperationalError, match=r"database is locked: waited 0\.3 s") as raised:
+            connection.execute("SELECT 1")
+        assert raised.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
+        # Whoever holds one is not made to wait for another.
+        assert slow.execute("SELECT 1").fetchone() == (1,)
+        half_read.close()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_two_transactions_of_one_worker_do_not_wait_for_each_other(table: Served) -> None:
+    first, second = sqlite.connect(), sqlite.connect()
+    first.execute("INSERT INTO t (v) VALUES (1)")
+    began_s = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
+        second.execute("INSERT INTO t (v) VALUES (2)")
+    second.isolation_level = None
+    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
+        second.execute("INSERT INTO t (v) VALUES (2)")
+    assert time.monotonic() - began_s < 5
+    first.commit()
+    second.execute("INSERT INTO t (v) VALUES (2)")
+    assert count() == 2
 
 
 def test_writes_of_many_workers_in_autocommit_share_commits(table: Served) -> None:
@@ -133,14 +175,16 @@ def test_writes_of_many_workers_in_autocommit_share_commits(table: Served) -> No
     assert max(statistics.group_commits) > 1
 
 
-@pytest.mark.parametrize("autocommit", [True, False])
-def test_autocommit_is_that_of_python_3_12(table: Served, autocommit: bool) -> None:
-    connection = sqlite.connect(autocommit=autocommit)
-    assert connection.in_transaction is not autocommit
-    connection.execute("INSERT INTO t (v) VALUES (1)")
-    connection.rollback()
-    assert connection.execute("SELECT count(*) FROM t").fetchone() == (int(autocommit),)
-    connection.close()
+def test_a_write_outside_a_transaction_gives_all_its_rows_and_is_committed(
+    table: Served, database: Path
+) -> None:
+    connection = sqlite.connect(isolation_level=None)
+    rows = connection.execute(
+        f"INSERT INTO t (v) SELECT i FROM ({ROWS.format(30_000)}) RETURNING id"
+    ).fetchall()
+    assert len(rows) == 30_000
+    with closing(sqlite3.connect(database)) as other:
+        assert other.execute("SELECT count(*) FROM t").fetchone() == (30_000,)
 
 
 @pytest.mark.parametrize(
@@ -178,3 +222,35 @@ def test_only_a_worker_can_connect_and_only_to_its_database(service: Served) -> 
             sqlite.connect()
     finally:
         attach(link)
+
+
+def test_another_thread_is_refused_unless_it_is_let_in(table: Served) -> None:
+    caught: list[BaseException] = []
+    kept, shared = sqlite.connect(), sqlite.connect(check_same_thread=False)
+
+    def use(name: int) -> None:
+        try:
+            kept.execute("SELECT 1")
+        except sqlite3.ProgrammingError as error:
+            caught.append(error)
+        for number in range(50):
+            shared.execute("INSERT INTO t (v) VALUES (?)", (f"{name} {number}",))
+
+    threads = [threading.Thread(target=use, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shared.commit()
+    assert len(caught) == 4
+    assert count() == 200
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_autocommit_is_that_of_python_3_12(table: Served, autocommit: bool) -> None:
+    connection = sqlite.connect(autocommit=autocommit)
+    assert connection.in_transaction is not autocommit
+    connection.execute("INSERT INTO t (v) VALUES (1)")
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (int(autocommit),)
+    connection.close()

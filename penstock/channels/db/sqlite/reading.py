@@ -14,14 +14,15 @@ from typing import Any, cast
 
 import aiosqlite
 
-from penstock.channels.db.faults import is_broken, stopping
-from penstock.channels.db.group import Statement
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.faults import stopping, withdrawn
 from penstock.channels.db.rows import Rows, pack
+from penstock.channels.db.sqlite.faults import is_broken
+from penstock.channels.db.sqlite.group import Statement
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
 from penstock.channels.db.statements import shown
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
-from penstock.errors import ChannelError, DatabaseBusy
+from penstock.errors import DatabaseBusy
 
 
 class ReadingConnection(GuardedConnection):
@@ -139,7 +140,7 @@ class Readers:
         """The caller is gone: what it reads is ended, what it waits for leaves the queue."""
         for waiting, future in self._waiting:
             if waiting is caller and not future.done():
-                future.set_exception(ChannelError("the call was withdrawn: its message is over"))
+                future.set_exception(withdrawn())
         for reader in self._all:
             if reader.caller is caller:
                 reader.stop()

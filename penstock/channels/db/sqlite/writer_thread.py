@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
-from penstock.channels.db import group
-from penstock.channels.db.faults import is_broken, translated
-from penstock.channels.db.group import Finished, Outcome, Progress, Statement
-from penstock.channels.db.opening import DatabaseFile, GuardedConnection, open_writer
-from penstock.channels.db.stepping import Cursors
-from penstock.channels.db.transaction import Work
+from penstock.channels.db.sqlite import group
+from penstock.channels.db.sqlite.faults import is_broken, translated
+from penstock.channels.db.sqlite.group import Finished, Outcome, Progress, Statement
+from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.sqlite.stepping import Cursors
+from penstock.channels.db.sqlite.transaction import Work
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError
 

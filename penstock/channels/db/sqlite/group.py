@@ -19,11 +19,11 @@ from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from penstock.channels.db.calls import Ran, Run, Want
-from penstock.channels.db.faults import is_broken, is_locked, translated
-from penstock.channels.db.opening import GuardedConnection
 from penstock.channels.db.rows import Rows, pack
+from penstock.channels.db.sqlite.faults import is_broken, is_locked, translated
+from penstock.channels.db.sqlite.opening import GuardedConnection
+from penstock.channels.db.sqlite.stepping import run_whole
 from penstock.channels.db.statements import is_grouped, may_write
-from penstock.channels.db.stepping import run_whole
 from penstock.errors import DatabaseError
 
 #: A group is committed after so long, whatever waits behind: the first of it have waited for the last.

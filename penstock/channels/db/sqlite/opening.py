@@ -7,7 +7,8 @@ import sqlite3
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from penstock.channels.db.faults import is_locked
+from penstock.channels.db.sqlite.faults import is_locked
+from penstock.channels.db.sqlite.guarding import would_stay
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, DatabaseError
 
@@ -29,28 +30,6 @@ _HARMLESS_PRAGMAS: Final = frozenset(
         "table_info",
         "table_list",
         "table_xinfo",
-    }
-)
-_DENIED: Final = frozenset(
-    {
-        sqlite3.SQLITE_ATTACH,
-        sqlite3.SQLITE_DETACH,
-        sqlite3.SQLITE_TRANSACTION,
-        sqlite3.SQLITE_SAVEPOINT,
-        sqlite3.SQLITE_CREATE_TEMP_INDEX,
-        sqlite3.SQLITE_CREATE_TEMP_TABLE,
-        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
-        sqlite3.SQLITE_CREATE_TEMP_VIEW,
-    }
-)
-#: `CREATE TABLE temp.x` says the same in other words.
-_DENIED_IN_TEMP: Final = frozenset(
-    {
-        sqlite3.SQLITE_CREATE_INDEX,
-        sqlite3.SQLITE_CREATE_TABLE,
-        sqlite3.SQLITE_CREATE_TRIGGER,
-        sqlite3.SQLITE_CREATE_VIEW,
-        sqlite3.SQLITE_CREATE_VTABLE,
     }
 )
 
@@ -99,14 +78,12 @@ class GuardedConnection(sqlite3.Connection):
     ) -> int:
         if self._is_ours:
             return sqlite3.SQLITE_OK
-        # The writer's connection is everybody's: a temporary table would be too.
-        if action in _DENIED_IN_TEMP and schema == "temp":
-            return sqlite3.SQLITE_DENY
-        if action in _DENIED or (action == sqlite3.SQLITE_PRAGMA and (first not in _HARMLESS_PRAGMAS)):
-            return sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_FUNCTION and second == "load_extension":
-            return sqlite3.SQLITE_DENY
-        return sqlite3.SQLITE_OK
+        is_denied = (
+            would_stay(action, second, schema)
+            or action == sqlite3.SQLITE_SAVEPOINT
+            or (action == sqlite3.SQLITE_PRAGMA and first not in _HARMLESS_PRAGMAS)
+        )
+        return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
 
 
 def find_file(section: DatabaseSection) -> DatabaseFile:

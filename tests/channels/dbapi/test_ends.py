@@ -1,4 +1,4 @@
-"""What becomes of results and transactions that are left open, cut short, or in somebody else's way, on SQLite."""
+"""What is left open over SQLite's channel: idle for too long, thrown away, cut short, or of a worker that has died."""
 
 from __future__ import annotations
 
@@ -15,44 +15,6 @@ from penstock.channels.dbapi.sqlite.session import Session
 from penstock.errors import DeadlineExceeded
 from tests.channels.dbapi.served import ROWS, Served, count, served
 from tests.soft_deadline import installed
-
-
-def test_a_commit_ends_what_its_transaction_was_reading(table: Served) -> None:
-    connection = sqlite.connect()
-    connection.begin()
-    cursor = connection.execute(ROWS.format(50_000))
-    cursor.fetchone()
-    connection.commit()
-    with pytest.raises(sqlite3.OperationalError, match="fetch all rows before commit"):
-        cursor.fetchall()
-    connection.execute("SELECT 1")
-
-
-def test_results_thrown_away_half_read_give_their_readers_back(table: Served) -> None:
-    connection = sqlite.connect()
-    for _ in range(50):
-        connection.execute(ROWS.format(50_000)).fetchone()
-    assert connection.execute("SELECT 1").fetchone() == (1,)
-    held = [connection.execute(ROWS.format(50_000)) for _ in range(16)]
-    with pytest.raises(sqlite3.OperationalError, match="half read"):
-        connection.execute("SELECT 1")
-    held.pop().close()
-    assert connection.execute("SELECT 1").fetchone() == (1,)
-
-
-def test_a_reader_held_by_others_is_waited_for(tmp_path: Path) -> None:
-    with served(tmp_path / "app.db", readers=1, wait_s=0.3) as service:
-        other = service.worker("slot 2").link
-        slow = sqlite.Connection(Session(other))
-        half_read = slow.execute(ROWS.format(50_000))
-        connection = sqlite.connect()
-        with pytest.raises(sqlite3.OperationalError, match=r"database is locked: waited 0\.3 s") as raised:
-            connection.execute("SELECT 1")
-        assert raised.value.sqlite_errorcode == sqlite3.SQLITE_BUSY
-        # Whoever holds one is not made to wait for another.
-        assert slow.execute("SELECT 1").fetchone() == (1,)
-        half_read.close()
-        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_transaction_that_stood_idle_is_lost_and_stays_lost_until_a_rollback(tmp_path: Path) -> None:
@@ -85,21 +47,6 @@ def test_a_commit_after_an_idle_transaction_says_that_nothing_was_kept(tmp_path:
         with pytest.raises(sqlite3.OperationalError, match="rolled back"):
             connection.commit()
         assert connection.execute("SELECT * FROM t").fetchall() == []
-
-
-def test_two_transactions_of_one_worker_do_not_wait_for_each_other(table: Served) -> None:
-    first, second = sqlite.connect(), sqlite.connect()
-    first.execute("INSERT INTO t (v) VALUES (1)")
-    began_s = time.monotonic()
-    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
-        second.execute("INSERT INTO t (v) VALUES (2)")
-    second.isolation_level = None
-    with pytest.raises(sqlite3.OperationalError, match="this worker holds the writer already"):
-        second.execute("INSERT INTO t (v) VALUES (2)")
-    assert time.monotonic() - began_s < 5
-    first.commit()
-    second.execute("INSERT INTO t (v) VALUES (2)")
-    assert count() == 2
 
 
 def test_a_connection_thrown_away_is_rolled_back(table: Served) -> None:
@@ -179,25 +126,3 @@ def test_a_deadline_inside_a_call_leaves_a_connection_that_wants_a_rollback(tmp_
         connection.execute("INSERT INTO t VALUES (2)")
         connection.commit()
         assert connection.execute("SELECT v FROM t").fetchall() == [(2,)]
-
-
-def test_another_thread_is_refused_unless_it_is_let_in(table: Served) -> None:
-    caught: list[BaseException] = []
-    kept, shared = sqlite.connect(), sqlite.connect(check_same_thread=False)
-
-    def use(name: int) -> None:
-        try:
-            kept.execute("SELECT 1")
-        except sqlite3.ProgrammingError as error:
-            caught.append(error)
-        for number in range(50):
-            shared.execute("INSERT INTO t (v) VALUES (?)", (f"{name} {number}",))
-
-    threads = [threading.Thread(target=use, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    shared.commit()
-    assert len(caught) == 4
-    assert count() == 200

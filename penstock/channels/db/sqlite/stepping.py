@@ -17,9 +17,10 @@ from msgspec import Raw
 from msgspec.msgpack import Ext
 
 from penstock.channels.db.calls import Chunk, Failed, Ran, Run
-from penstock.channels.db.opening import GuardedConnection
-from penstock.channels.db.pragmas import check_pragma
+from penstock.channels.db.faults import over
 from penstock.channels.db.rows import fitting
+from penstock.channels.db.sqlite.opening import GuardedConnection
+from penstock.channels.db.sqlite.pragmas import check_pragma
 from penstock.channels.db.statements import ALONE, GROUPED, REFUSED_VERBS, may_write, verb_of, why_refused
 from penstock.errors import DatabaseBusy, DatabaseError, PenstockError
 
@@ -174,15 +175,6 @@ def failed(error: Exception, transaction: int | None = None, *, was_inside: bool
         return Failed("NotSupportedError", words, code, "SQLITE_AUTH", transaction)
     code_name: str | None = getattr(error, "sqlite_errorname", None)
     return Failed(type(error).__name__, str(error), code, code_name, transaction)
-
-
-def over() -> DatabaseError:
-    """For rows asked of a cursor that is closed."""
-    msg = (
-        "the rest of the result is gone: its transaction ended, or its connection was lost, before it was read; fetch "
-        "all rows before commit() and rollback()"
-    )
-    return DatabaseError(msg, "OperationalError")
 
 
 def too_large(limit_bytes: int) -> DatabaseError:

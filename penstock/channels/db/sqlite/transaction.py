@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from penstock.channels.db.group import Outcome, Statement
-from penstock.channels.db.opening import GuardedConnection
+from penstock.channels.db.sqlite.group import Outcome, Statement
+from penstock.channels.db.sqlite.opening import GuardedConnection
+from penstock.channels.db.sqlite.stepping import Cursors
 from penstock.channels.db.statements import shown
-from penstock.channels.db.stepping import Cursors
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 

@@ -17,16 +17,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from penstock.channels.db import stepping
+from msgspec.structs import replace
+
 from penstock.channels.db.calls import Chunk, Failed, Fetch, Ran, Run
-from penstock.channels.db.faults import would_write
-from penstock.channels.db.group import Statement
-from penstock.channels.db.lending import Lending, LentReader
-from penstock.channels.db.pragmas import writes_file
+from penstock.channels.db.faults import over
+from penstock.channels.db.sqlite import stepping
+from penstock.channels.db.sqlite.faults import would_write
+from penstock.channels.db.sqlite.group import Statement
+from penstock.channels.db.sqlite.lending import Lending, LentReader
+from penstock.channels.db.sqlite.pragmas import writes_file
+from penstock.channels.db.sqlite.transaction import OpenTransaction, Work
+from penstock.channels.db.sqlite.writer import Writer
 from penstock.channels.db.statements import READS, shown, verb_of
-from penstock.channels.db.transaction import OpenTransaction, Work
-from penstock.channels.db.writer import Writer
 from penstock.channels.service import Caller
+from penstock.errors import DatabaseError
 
 #: Run on a reader when no transaction is open.
 _READ_VERBS: Final = READS | {"PRAGMA", ""}
@@ -90,7 +94,7 @@ class CursorService:
         held = self._held.get(asked.cursor)
         try:
             if held is None or held.caller is not caller:
-                raise stepping.over()  # noqa: TRY301 - answered below like every refusal
+                raise over()  # noqa: TRY301 - answered below like every refusal
             work = partial(stepping.fetch, number=asked.cursor, limit_bytes=self._limit_bytes)
             chunk: Chunk
             if held.lent is not None:
@@ -143,7 +147,7 @@ class CursorService:
         ran: Ran = await transaction.perform(Work(shown(asked.statement), work))
         if ran.cursor is not None:
             self._held[cursor] = _Held(caller, transaction, None)
-        return _inside(ran, self._if_open(number, caller))
+        return replace(ran, transaction=self._if_open(number, caller))
 
     async def _read(self, asked: Run, caller: Caller) -> Ran:
         cursor = next(self._numbers)
@@ -191,9 +195,6 @@ class CursorService:
             return None
         try:
             return number if self._find(number, caller).why_over is None else None
-        except Exception:  # noqa: BLE001 - it is over and forgotten
+        except DatabaseError:
+            # It is over and forgotten.
             return None
-
-
-def _inside(ran: Ran, transaction: int | None) -> Ran:
-    return Ran(ran.columns, ran.chunk, ran.cursor, ran.last_row_id, ran.changes, transaction)

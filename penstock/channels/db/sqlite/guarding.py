@@ -1,0 +1,41 @@
+"""What SQLite itself refuses on a connection that many share, whatever a statement's text hides: what would stay on it.
+
+Asked by SQLite's authorizer while it compiles a statement. Loads nothing, because the proxy's subprocesses ask it, too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+_STAYS: Final = frozenset(
+    {
+        sqlite3.SQLITE_ATTACH,
+        sqlite3.SQLITE_DETACH,
+        sqlite3.SQLITE_TRANSACTION,
+        sqlite3.SQLITE_CREATE_TEMP_INDEX,
+        sqlite3.SQLITE_CREATE_TEMP_TABLE,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_VIEW,
+    }
+)
+#: `CREATE TABLE temp.x` says the same in other words.
+_STAYS_IN_TEMP: Final = frozenset(
+    {
+        sqlite3.SQLITE_CREATE_INDEX,
+        sqlite3.SQLITE_CREATE_TABLE,
+        sqlite3.SQLITE_CREATE_TRIGGER,
+        sqlite3.SQLITE_CREATE_VIEW,
+        sqlite3.SQLITE_CREATE_VTABLE,
+    }
+)
+
+
+def would_stay(action: int, second: str | None, schema: str | None) -> bool:
+    """True when the next caller would find it: an attached file, a temporary table, a transaction, an extension.
+
+    What the authorizer is told: the action, its second argument, the schema. PRAGMAs are the connection's own question.
+    """
+    if action == sqlite3.SQLITE_FUNCTION:
+        return second == "load_extension"
+    return action in _STAYS or (action in _STAYS_IN_TEMP and schema == "temp")
