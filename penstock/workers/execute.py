@@ -38,7 +38,7 @@ from penstock.app.outcomes import (
 )
 from penstock.channels.jobs import Job, message_info
 from penstock.channels.recorder import Phase
-from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
+from penstock.errors import ChannelClosed, DatabaseBusy, DatabaseLost, HandlerError, PayloadError
 from penstock.workers.conflicts import wait_before_rerun
 from penstock.workers.deadline import SoftDeadline
 
@@ -73,6 +73,10 @@ class MessageDatabase(WorkerDatabase, Protocol):
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the error means that the connection broke, not that the statement was wrong."""
+        ...
+
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """True when it is lost and lived when the handler took it: then the message itself may be why."""
         ...
 
     def is_conflict(self, error: BaseException) -> bool:
@@ -269,4 +273,9 @@ class Executor:
         faultless = (
             isinstance(error, ChannelClosed | DatabaseBusy) or is_lost or self._database.is_busy(error)
         )
-        return outcome_of(error, charged=not faultless, commit_unknown=is_committing and is_lost)
+        return outcome_of(
+            error,
+            charged=not faultless,
+            commit_unknown=is_committing and is_lost,
+            lost_amid=isinstance(error, DatabaseLost) or self._database.is_lost_amid(error),
+        )

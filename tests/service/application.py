@@ -166,6 +166,13 @@ def commits(payload: dict[str, Any], ctx: Context) -> None:
             os.kill(os.getpid(), 9)
 
 
+@app.handler("t.loses", retry=QUICK)
+def loses(payload: dict[str, Any], ctx: Context) -> None:
+    """Ends its own connection to the database, each time that it runs."""
+    ctx.log.info("begun")
+    ctx.connection.exec_driver_sql(payload["statement"])
+
+
 @app.handler("t.sleeps", retry=QUICK)
 def sleeps(payload: dict[str, Any], ctx: Context) -> None:
     """Takes its time, then has an effect: SQLite's one write lock is not held meanwhile."""
