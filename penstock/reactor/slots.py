@@ -132,10 +132,8 @@ class Slot:
         except TimeoutError:
             _log.warning(
                 "a worker did not end in time: it is killed",
-                slot=self.name,
-                pid=self.pid,
-                timeout_s=timeout_s,
-            )
+                slot=self.name, pid=self.pid, timeout_s=timeout_s,
+            )  # fmt: skip
         await self._bury()
 
     async def kill_overdue(self, overdue: Reading, because: str) -> bool:
@@ -279,10 +277,8 @@ class Slot:
         if eof.result() is not None:
             _log.error(
                 "a worker's channel broke: the worker is replaced",
-                slot=self.name,
-                pid=self.pid,
-                error=str(eof.result()),
-            )
+                slot=self.name, pid=self.pid, error=str(eof.result()),
+            )  # fmt: skip
         if self.state is SlotState.IDLE:
             self._on_idle_death(self)
 
@@ -332,8 +328,17 @@ class Slot:
     async def _bury(self) -> Death:
         """Make sure that the process is dead and everything it wrote is read; returns how it died.
 
-        A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
+        A cancellation waits for the end of it: whoever forgets the slot then would meet a process that still runs.
         """
+        burying = asyncio.ensure_future(self._bury_now())
+        try:
+            return await asyncio.shield(burying)
+        except asyncio.CancelledError:
+            await burying
+            raise
+
+    async def _bury_now(self) -> Death:
+        # A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
         self._send_kill()
         if self._pidfd is not None:
             await asyncio.wait((self._exited,))
