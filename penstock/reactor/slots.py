@@ -34,6 +34,7 @@ from penstock.channels.service import Caller, Service
 from penstock.channels.serving import ChannelServer
 from penstock.errors import ChannelError, PenstockError
 from penstock.reactor.batch_end import BatchEnd, Death, after_death, after_report
+from penstock.reactor.finishing import to_its_end
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
 from penstock.reactor.postmortem import Postmortem
 from penstock.reactor.processes import UNTOLD_EXIT_CODE, is_readable, open_pidfd, sent_to
@@ -132,8 +133,10 @@ class Slot:
         except TimeoutError:
             _log.warning(
                 "a worker did not end in time: it is killed",
-                slot=self.name, pid=self.pid, timeout_s=timeout_s,
-            )  # fmt: skip
+                slot=self.name,
+                pid=self.pid,
+                timeout_s=timeout_s,
+            )
         await self._bury()
 
     async def kill_overdue(self, overdue: Reading, because: str) -> bool:
@@ -277,8 +280,10 @@ class Slot:
         if eof.result() is not None:
             _log.error(
                 "a worker's channel broke: the worker is replaced",
-                slot=self.name, pid=self.pid, error=str(eof.result()),
-            )  # fmt: skip
+                slot=self.name,
+                pid=self.pid,
+                error=str(eof.result()),
+            )
         if self.state is SlotState.IDLE:
             self._on_idle_death(self)
 
@@ -326,18 +331,11 @@ class Slot:
             _log.debug("the worker had ended before it was killed", slot=self.name, pid=self.pid)
 
     async def _bury(self) -> Death:
-        """Make sure that the process is dead and everything it wrote is read; returns how it died.
+        """Make sure that the process is dead and everything it wrote is read; returns how it died."""
+        # To its end, for whoever cancels forgets the slot next, and the executor's thread is still about it.
+        return await to_its_end(self._bury_it())
 
-        A cancellation waits for the end of it: whoever forgets the slot then would meet a process that still runs.
-        """
-        burying = asyncio.ensure_future(self._bury_now())
-        try:
-            return await asyncio.shield(burying)
-        except asyncio.CancelledError:
-            await burying
-            raise
-
-    async def _bury_now(self) -> Death:
+    async def _bury_it(self) -> Death:
         # A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
         self._send_kill()
         if self._pidfd is not None:

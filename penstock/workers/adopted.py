@@ -261,7 +261,11 @@ class AdoptedDatabase:
         try:
             end()
         except Exception as error:  # noqa: BLE001 - a driver may raise anything, and more is to be ended
-            self._log.debug("could not be ended in order", error=f"{type(error).__name__}: {error}")
+            self._log.debug(
+                "the message's session or connection could not be closed in order",
+                handler=self._handler,
+                error=f"{type(error).__name__}: {error}",
+            )
 
     def _note_error(self, context: ExceptionContext) -> None:
         found, connection = context.original_exception, context.connection

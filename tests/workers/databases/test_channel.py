@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -180,7 +179,10 @@ def test_an_idle_transaction_fails_its_message_and_keeps_nothing(server_place: P
 
     def handler(payload: int, ctx: Context) -> None:
         put(ctx, payload)
-        time.sleep(0.5)
+        # Somebody else's row of that number waits until the server has undone this one.
+        with server_place.outside() as other:
+            other.execute(text("INSERT INTO item (id, n) VALUES (:id, 0)"), {"id": payload})
+            other.rollback()
         put(ctx, payload + 1)
 
     with server_place.worker(handler, store, transaction_idle_s=0.05) as worker:

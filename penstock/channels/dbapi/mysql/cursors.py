@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from pymysql import err
 
 from penstock.channels.dbapi.mysql.errors import refuse
-from penstock.channels.dbapi.mysql.parameters import bound, spread
+from penstock.channels.dbapi.mysql.parameters import bound
 from penstock.channels.dbapi.server.cursor import ServerCursor
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ class Cursor(ServerCursor):
             statement = _text(query)
             self._executed = statement
             self._last_row_id = None
-            if args is not None:
-                statement, args = spread(statement, args)
             ran = self.run(statement, None if args is None else bound(args))
             self._last_row_id = ran.last_row_id
             return self.rowcount

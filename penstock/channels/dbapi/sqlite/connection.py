@@ -304,7 +304,7 @@ class Connection:
         if verb == "SAVEPOINT":
             if not self.session.in_transaction:
                 # It is a transaction of its own, which ends with its release.
-                self._savepoints.begin_with(name)
+                self._savepoints.begin_with_one()
                 self.session.begin()
             ran = self.session.run(Run(statement), writes=True)
             self._savepoints.add(name)
