@@ -12,8 +12,8 @@
 | Unreadable  |                                     | dead letter |
 
 "Uncharged" is a `Raised` that is not the message's fault; "lost amid" is one whose connection to the database was lost in
-its hands. That is a server that restarts, or the message itself, which would come back for ever. A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
-duplication wins. What is decided of a delivery before it runs, because it may have ended a whole service, is below.
+its hands. That is a server that restarts, or the message itself, which would come back for ever. A retry and a dead
+letter are publishes that are confirmed before the ack: where loss and duplication compete, duplication wins. What is decided of a delivery before it runs, because it may have ended a whole service, is below.
 """
 
 from __future__ import annotations
