@@ -234,30 +234,3 @@ async def test_worker_processes_go_through_the_loop_which_says_goodbye(server_pl
     with server_place.outside() as other:
         assert other.exec_driver_sql("SELECT name FROM authors").scalar_one() == "40"
     assert server_place.connections_once(0) == []
-
-
-@pytest.fixture
-def frugal_place(mariadb_place: Place) -> Iterator[Place]:
-    """Its server takes less than any client would send."""
-    [(usual,)] = mariadb_place.running.execute("SELECT @@global.max_allowed_packet")
-    mariadb_place.running.execute(f"SET GLOBAL max_allowed_packet = {2**20}")
-    yield mariadb_place
-    mariadb_place.running.execute(f"SET GLOBAL max_allowed_packet = {usual}")
-
-
-@pytest.mark.parametrize("length", [2**20, 3 * 2**20, 17 * 2**20])
-def test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone(
-    frugal_place: Place, way: DatabaseWay, length: int
-) -> None:
-    def handler(_: int, ctx: Context) -> None:
-        put(ctx, 1)
-        ctx.connection.execute(text("SELECT length(:long)"), {"long": "x" * length})
-
-    place = replace(frugal_place, way=way)
-    with place.worker(handler, store) as worker:
-        outcome = worker.run().outcome
-        assert isinstance(outcome, Raised)
-        assert "max_allowed_packet" in str(outcome) or "limits.frame_bytes" in str(outcome)
-        assert outcome.charged
-        assert worker.run(2, "q1").verdict == "acked"
-    assert [number for number, *_ in place.rows()] == [2]
