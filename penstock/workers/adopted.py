@@ -84,6 +84,7 @@ class AdoptedDatabase:
         if held is not None:
             check_cap(self._kind, held.dbapi_connection, self._section, workers)
             self._most_bytes = self._kind.most_bytes(held.dbapi_connection)
+            self._kind.learn(held.dbapi_connection)
             # Into its pool, where the first message finds it.
             held.close()
 

@@ -104,6 +104,9 @@ class DatabaseKind:
         del raw
         return None
 
+    def learn(self, raw: Any) -> None:
+        """Ask the server how it is set, where that decides what an error means. Raises what the driver raises."""
+
     def fault_of(self, raw: Any) -> str | None:
         """In words, why a connection that seems open must not be used; asked before each message that uses it."""
         del raw

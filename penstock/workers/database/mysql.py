@@ -196,6 +196,8 @@ class MySQLKind(MySQLFamilyKind):
                 cursor.execute("SET SESSION session_track_state_change = ON")
             # It ends with a rollback, whose answer no longer says that something changed.
             raw.most_bytes = self.most_bytes(raw)
+            self.learn(raw)
+            raw.undoing = self._undoing
             raw._read_timeout = usual_s  # noqa: SLF001
             return raw
 

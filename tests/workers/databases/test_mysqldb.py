@@ -15,6 +15,7 @@ from tests.workers.databases import (
     test_streams,
     test_too_long,
     test_transactions,
+    test_undone_mysql,
 )
 from tests.workers.databases.conftest import with_table
 from tests.workers.databases.place import Place
@@ -51,12 +52,15 @@ globals().update(
             test_left.test_what_a_handler_did_to_the_connection_does_not_last,
             test_left.test_what_is_less_plain_to_see_does_not_last_either,
             test_transactions.test_what_a_handler_wrote_is_committed_when_it_returns_and_undone_when_it_raises,
+            test_undone_mysql.test_a_full_lock_table_undid_all_too,
+            test_undone_mysql.test_an_error_that_undid_all_and_was_caught_commits_nothing_half,
         )
     }
 )
 
 
 frugal_place = test_too_long.frugal_place
+undoing_server = test_undone_mysql.undoing_server
 
 
 def by_mysqldb(server: Server, url: str) -> Place:
@@ -76,6 +80,13 @@ def mariadb_place(mariadb: Server, mariadb_url: str) -> Place:
 @pytest.fixture
 def server_place(mariadb: Server, mariadb_url: str) -> Place:
     return by_mysqldb(mariadb, mariadb_url)
+
+
+@pytest.fixture
+def undoing_place(undoing_server: Server) -> Place:
+    place = by_mysqldb(undoing_server, undoing_server.new_database())
+    place.fill(1)
+    return place
 
 
 @pytest.fixture
