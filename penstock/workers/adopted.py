@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
@@ -26,9 +26,9 @@ from structlog.typing import FilteringBoundLogger
 from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, TOO_LARGE, length_of, too_long
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError
-from penstock.workers.connection import kind_of
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
+from penstock.workers.database.drivers import kind_of
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
@@ -86,7 +86,7 @@ class AdoptedDatabase:
             self._most_bytes = self._kind.most_bytes(held.dbapi_connection)
             self._kind.learn(held.dbapi_connection)
             # Into its pool, where the first message finds it.
-            held.close()
+            self._check_transactions(held)
 
     def check_isolation(self, handler: str, level: str | None) -> None:
         """As `OwnConnection.check_isolation`."""
@@ -228,6 +228,16 @@ class AdoptedDatabase:
                 "the file's only write lock until the handler returns: use one of the two in a message"
             )
             raise ConnectionMisused(msg)
+
+    def _check_transactions(self, held: PoolProxiedConnection) -> None:
+        assert self._engine is not None
+        with Connection(self._engine, held) as connection:
+            if self._section.isolation_level is not None:
+                connection.execution_options(isolation_level=self._section.isolation_level)
+            # The engine's own events may begin what its driver does not; SQLite's lock may be somebody else's just now.
+            with suppress(DBAPIError), connection.begin():
+                whose = f"the engine of {self._section.session or self._section.engine}"
+                self._kind.check_transactions(connection.connection.dbapi_connection, whose)
 
     def _connect(self) -> PoolProxiedConnection:
         assert self._engine is not None

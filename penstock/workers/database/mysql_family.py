@@ -106,6 +106,10 @@ class MySQLFamilyKind(WatchingKind):
         raw.rollback()
         return int(most)
 
+    def autocommits(self, raw: Any) -> bool:
+        """As the server's last answer said."""
+        return bool(raw.get_autocommit())
+
     def learn(self, raw: Any) -> None:
         """Whether a lock that is not had in time undoes the whole transaction, or its statement alone."""
         with raw.cursor() as cursor:

@@ -9,6 +9,7 @@ pytest.importorskip("MySQLdb", reason="mysqlclient is not installed: scripts/dat
 from tests.servers import Server
 from tests.workers.databases import (
     test_conflicts,
+    test_drivers,
     test_left,
     test_lost,
     test_settings,
@@ -28,6 +29,8 @@ globals().update(
             test_too_long.test_it_is_charged_to_its_message_alone,
             test_conflicts.test_a_deadlock_that_the_handler_swallows_commits_nothing_half,
             test_conflicts.test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there,
+            test_drivers.test_an_adopted_engine_that_commits_by_itself_ends_the_start_in_words,
+            test_drivers.test_autocommit_in_the_url_ends_the_start_in_words,
             test_lost.test_a_commit_whose_answer_is_lost_is_told_to_the_next_run,
             test_lost.test_a_connection_that_the_handler_closed_is_the_handlers_fault,
             test_lost.test_a_handler_that_catches_the_loss_is_not_charged_and_nothing_of_it_is_acked,
