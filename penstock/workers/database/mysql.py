@@ -92,6 +92,18 @@ class WatchedConnection(Watched, _Connection):
             msg = "another statement while an unbuffered result is open, whose remaining rows would be lost: read it to its end"
             raise ConnectionMisused(msg)
 
+    def _read_packet(self, *args: Any) -> Any:
+        try:
+            return super()._read_packet(*args)  # type: ignore[no-untyped-call]
+        except err.MySQLError:
+            raise
+        except BaseException:
+            # Amid a packet of a result that is read row by row: whoever closes its cursor would read on, and find nonsense.
+            self._is_midway = True
+            if self._result is not None:
+                self._result.unbuffered_active = False
+            raise
+
     @contextmanager
     def _question(self) -> Iterator[None]:
         # An exception that a signal raises between question and answer, such as a deadline, leaves the answer on
