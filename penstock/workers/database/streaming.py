@@ -122,6 +122,9 @@ class RowStream:
             # The server would go on with it; and a close that was cut off may have left the driver's connection open.
             rest = (lambda: self._kind.cut_results(raw), lambda: self._kind.close_results(raw))
             steps = [*rest, *steps, raw.close]
+        if self._result is not None:
+            # Behind it, where a cursor asks nobody any more.
+            steps.append(self._result.close)
         with held_back():
             for step in steps:
                 with suppress(Exception):
