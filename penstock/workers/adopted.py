@@ -106,12 +106,13 @@ class AdoptedDatabase:
         """
         self.rollback()
         self._handler = handler
-        self._kind.has_lost_connection = self._is_too_long = False
+        self._kind.forget_losses()
+        self._is_too_long = False
         if self._is_away and handler in self._handlers_with_database:
             # What it raises is raised again once the handler wants its connection.
             with suppress(ConfigurationError):
                 self._wait_until_back()
-            self._kind.has_lost_connection = False
+            self._kind.forget_losses()
         if self._guard is not None:
             self._guard.begin()
         self._is_running = True
@@ -224,6 +225,10 @@ class AdoptedDatabase:
             return False
         return self._kind.has_lost_connection or any(self._kind.is_lost(cause) for cause in chain_of(error))
 
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_lost_amid`."""
+        return self._kind.had_connection and self.is_lost(error)
+
     def is_conflict(self, error: BaseException) -> bool:
         """As `OwnConnection.is_conflict`."""
         return any(self._kind.is_conflict(cause) for cause in chain_of(error))
@@ -290,7 +295,11 @@ class AdoptedDatabase:
         try:
             end()
         except Exception as error:  # noqa: BLE001 - a driver may raise anything, and more is to be ended
-            self._log.debug("could not be ended in order", error=f"{type(error).__name__}: {error}")
+            self._log.debug(
+                "the message's session or connection could not be closed in order",
+                handler=self._handler,
+                error=f"{type(error).__name__}: {error}",
+            )
 
     def _note_error(self, context: ExceptionContext) -> None:
         found, connection = context.original_exception, context.connection
@@ -299,6 +308,7 @@ class AdoptedDatabase:
         if connection is None:
             # It is the connecting that failed, unless we refused it.
             lost = not isinstance(found, PenstockError)
+            self._kind.had_connection &= not lost
         else:
             lost = context.is_disconnect or self._kind.is_lost(found)
             self._refuse_too_long(context)

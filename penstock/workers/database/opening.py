@@ -38,6 +38,8 @@ def open_patiently(
         attempt += 1
         try:
             held = kind.connect()
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001 - told apart below: what may pass, and what never will
             words = kind.words_of(error)
             if not kind.is_unreachable(error):
@@ -46,7 +48,7 @@ def open_patiently(
             wait_s = backoff.delay_s(attempt, random)
             if give_up_at is not None and time.monotonic() + wait_s >= give_up_at:
                 log.warning(
-                    "database not reachable; given up for this message",
+                    "database not reachable; the message comes again, uncharged",
                     database=str(kind.address),
                     error=words,
                     attempt=attempt,

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from penstock.channels.db.secrets import shown_url
 from penstock.channels.db.server.driver import Driver
 from penstock.errors import ConfigurationError
 
@@ -26,7 +27,7 @@ def asynchronous(written: str) -> URL:
         raise ConfigurationError(msg) from None
     driver, extra = _DRIVERS.get(url.get_backend_name(), ("", ""))
     if not driver:
-        msg = f"ctx.db speaks SQLite, MySQL, MariaDB and PostgreSQL; database.url is {url.render_as_string(hide_password=True)}"
+        msg = f"ctx.db speaks SQLite, MySQL, MariaDB and PostgreSQL; database.url is {shown_url(url)}"
         raise ConfigurationError(msg)
     found = url.set(drivername=driver)
     try:
@@ -35,6 +36,15 @@ def asynchronous(written: str) -> URL:
         msg = f"ctx.db needs {error.name} for this database.url: pip install 'penstock[{extra}]'"
         raise ConfigurationError(msg) from None
     return found
+
+
+def unusable_option(driver: str, error: Exception) -> ConfigurationError:
+    """For a URL that its driver does not take, whatever the server says; the error names the option."""
+    msg = (
+        f"database.url has an option that {driver}, the driver of the database channel, does not take: "
+        f"{str(error).strip()}. Take it out of the URL, or write the name that this driver has for it"
+    )
+    return ConfigurationError(msg)
 
 
 def driver_of(url: URL) -> Driver:
