@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from penstock.workers.deadline import SoftDeadline
 @contextmanager
 def installed() -> Iterator[SoftDeadline]:
     """It has SIGALRM until the block is over."""
-    before = signal.getsignal(signal.SIGALRM)
+    before, hook = signal.getsignal(signal.SIGALRM), sys.unraisablehook
     deadline = SoftDeadline(usable=True)
     deadline.install()
     try:
@@ -20,3 +21,5 @@ def installed() -> Iterator[SoftDeadline]:
     finally:
         deadline.disarm()
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
+        SoftDeadline.installed = None

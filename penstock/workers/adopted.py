@@ -18,20 +18,23 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
+from penstock.app.current import running_database
 from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, TOO_LARGE, length_of, too_long
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError
-from penstock.workers.connection import kind_of
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
+from penstock.workers.database.drivers import kind_of
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
+from penstock.workers.database.session_guard import SessionGuard
 from penstock.workers.database.streaming import RowStream, Streams
 from penstock.workers.database.undone import UndoneWatch
 
@@ -50,8 +53,8 @@ class AdoptedDatabase:
         self._engine: Engine | None = None
         self._known: DatabaseKind | None = None
         self._undone: UndoneWatch | None = None
-        self._connection: Connection | None = None
-        self._session: Session | None = None
+        self._guard: SessionGuard | None = None
+        self._connection: MessageConnection | None = None
         self._handler = ""
         self._isolation: str | None = None
         self._is_running = False
@@ -78,14 +81,17 @@ class AdoptedDatabase:
         event.listen(self._engine, "handle_error", self._note_error)
         event.listen(self._engine, "begin", self._note_begin)
         self._undone = UndoneWatch(self._engine, self._kind)
+        if self._scoped is not None:
+            self._guard = SessionGuard(self._scoped, self._engine, self._is_in_handler)
         if self._section.isolation_level is not None:
             self._kind.check_isolation(self._section.isolation_level, "database.isolation_level")
         held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
         if held is not None:
             check_cap(self._kind, held.dbapi_connection, self._section, workers)
             self._most_bytes = self._kind.most_bytes(held.dbapi_connection)
+            self._kind.learn(held.dbapi_connection)
             # Into its pool, where the first message finds it.
-            held.close()
+            self._check_transactions(held)
 
     def check_isolation(self, handler: str, level: str | None) -> None:
         """As `OwnConnection.check_isolation`."""
@@ -107,6 +113,8 @@ class AdoptedDatabase:
             with suppress(ConfigurationError):
                 self._wait_until_back()
             self._kind.forget_losses()
+        if self._guard is not None:
+            self._guard.begin()
         self._is_running = True
         self._isolation = isolation or self._section.isolation_level
         if self._checkouts is not None:
@@ -133,7 +141,7 @@ class AdoptedDatabase:
             return self._scoped.connection()
         if self._connection is None:
             assert self._engine is not None
-            self._connection = self._engine.connect()
+            self._connection = MessageConnection(self._engine, None, None)
             if self._isolation is not None:
                 self._connection.execution_options(isolation_level=self._isolation)
         return self._connection
@@ -143,9 +151,11 @@ class AdoptedDatabase:
         """The scoped session's own; with an engine, one on `connection`."""
         if self._scoped is not None:
             return self._scoped()
-        if self._session is None:
-            self._session = Session(self.connection, join_transaction_mode="control_fully")
-        return self._session
+        connection = self._connection or self.connection
+        assert isinstance(connection, MessageConnection)
+        if connection.message_session is None:
+            connection.message_session = MessageSession(connection)
+        return connection.message_session
 
     def stream(self, statement: str | Executable, parameters: Any = None) -> RowStream:
         """As `OwnConnection.stream`, over a connection beside the adopted pool."""
@@ -168,18 +178,18 @@ class AdoptedDatabase:
         self._streams.close()
         if self._scoped is not None and self._scoped.registry.has():
             self._scoped.commit()
+            self._is_running = False
             self._scoped.remove()
         if self._connection is not None:
-            if self._session is not None:
-                self._session.flush()
-                if self._session.in_transaction():
-                    self._session.commit()
+            self._connection.close_stream()
             self._connection.commit()
         self._end()
 
     def rollback(self) -> None:
         """Undo this message's transaction and give the connection back. Never raises."""
         lost_before = self._known is not None and self._known.has_lost_connection
+        # From here on it is not the handler that closes the session.
+        self._is_running = False
         self._try(self._streams.close)
         if self._scoped is not None:
             self._try(self._scoped.rollback)
@@ -202,6 +212,9 @@ class AdoptedDatabase:
         if self._undone is not None:
             self._undone.close()
             self._undone = None
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
         if self._checkouts is not None:
             self._checkouts.close()
             self._checkouts = None
@@ -233,6 +246,16 @@ class AdoptedDatabase:
             )
             raise ConnectionMisused(msg)
 
+    def _check_transactions(self, held: PoolProxiedConnection) -> None:
+        assert self._engine is not None
+        with Connection(self._engine, held) as connection:
+            if self._section.isolation_level is not None:
+                connection.execution_options(isolation_level=self._section.isolation_level)
+            # The engine's own events may begin what its driver does not; SQLite's lock may be somebody else's just now.
+            with suppress(DBAPIError), connection.begin():
+                whose = f"the engine of {self._section.session or self._section.engine}"
+                self._kind.check_transactions(connection.connection.dbapi_connection, whose)
+
     def _connect(self) -> PoolProxiedConnection:
         assert self._engine is not None
         held = self._engine.raw_connection()
@@ -256,13 +279,16 @@ class AdoptedDatabase:
             self._is_away = False
             held.close()
 
+    def _is_in_handler(self) -> bool:
+        # Another thread's session is its own.
+        return self._is_running and running_database.get() is self
+
     def _end(self) -> None:
-        session, self._session = self._session, None
         connection, self._connection = self._connection, None
         self._is_running = False
-        for held in (session, connection):
-            if held is not None:
-                self._try(held.close)
+        if connection is not None:
+            self._try(connection.end)
+            self._try(connection.give_back)
 
     def _try(self, end: Callable[[], object]) -> None:
         """What cannot be ended has ended with its connection, which the pool will find out."""

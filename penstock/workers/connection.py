@@ -28,11 +28,11 @@ from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnava
 from penstock.workers.database.address import Address
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
+from penstock.workers.database.drivers import kind_of
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
-from penstock.workers.database.sqlite import SqliteKind
 from penstock.workers.database.streaming import RowStream, Streams
 
 
@@ -95,6 +95,7 @@ class OwnConnection:
                 open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
             )
             check_cap(self._kind, self._raw, self._section, workers)
+            self._kind.check_transactions(self._raw, "database.url")
 
     def check_isolation(self, handler: str, level: str | None) -> None:
         """Raises `ConfigurationError` when the database has no such level."""
@@ -376,24 +377,3 @@ class OwnConnection:
                     "closing the database connection failed",
                     database=str(kind.address), error=kind.words_of(error),
                 )  # fmt: skip
-
-
-def kind_of(section: DatabaseSection) -> DatabaseKind:
-    """What is known about the database that the settings name. Raises `ConfigurationError` for what will never work."""
-    address = Address(section)
-    if address.driver == "pysqlite":
-        return SqliteKind(address, section)
-    if address.driver == "pymysql":
-        # Late: the driver is an extra.
-        from penstock.workers.database.mysql import MySQLKind
-
-        return MySQLKind(address, section)
-    if address.driver == "mysqldb":
-        from penstock.workers.database.mysqldb import MySQLdbKind
-
-        return MySQLdbKind(address, section)
-    if address.driver == "psycopg":
-        from penstock.workers.database.postgresql import PostgreSQLKind
-
-        return PostgreSQLKind(address, section)
-    return DatabaseKind(address, section)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -81,3 +82,44 @@ def test_it_stands_still_while_it_is_paused_and_goes_on_afterwards(deadline: Sof
     with pytest.raises(DeadlineExceeded):
         spin(10)
     assert time.monotonic() - began_s < 5
+
+
+class Finalized:
+    """Python prints what its end raises, and goes on."""
+
+    def __del__(self) -> None:
+        spin(0.5)
+
+
+def test_one_that_a_finalizer_swallowed_comes_again(deadline: SoftDeadline) -> None:
+    deadline.arm(0.02)
+
+    Finalized()
+    with pytest.raises(DeadlineExceeded):
+        spin(5)
+
+
+def test_one_that_a_finalizer_swallowed_at_the_end_does_not_come_behind_the_handler(
+    deadline: SoftDeadline,
+) -> None:
+    deadline.arm(0.02)
+
+    Finalized()
+    deadline.disarm()
+    spin(0.05)
+
+
+def test_another_error_in_a_finalizer_is_told_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError
+
+    with soft_deadline.installed() as deadline:
+        deadline.arm(10)
+        Failing()
+    assert told == [ValueError]

@@ -111,6 +111,23 @@ class DatabaseKind:
         del raw
         return None
 
+    def autocommits(self, raw: Any) -> bool:
+        """True when each statement on this connection, as it was opened, is committed by itself."""
+        return getattr(raw, "autocommit", False) is True
+
+    def check_transactions(self, raw: Any, whose: str) -> None:
+        """Raises `ConfigurationError` for a connection on which a message would be no transaction."""
+        if self.autocommits(raw):
+            msg = (
+                f"{whose} ({self.address}) is set to autocommit: each statement would be committed by itself, and what a "
+                "message wrote before it failed would stay. The service does not start: take autocommit (AUTOCOMMIT as the "
+                "isolation level) out of it; a handler that wants no transaction has ctx.db"
+            )
+            raise ConfigurationError(msg)
+
+    def learn(self, raw: Any) -> None:
+        """Ask the server how it is set, where that decides what an error means. Raises what the driver raises."""
+
     def fault_of(self, raw: Any) -> str | None:
         """In words, why a connection that seems open must not be used; asked before each message that uses it."""
         del raw
@@ -166,7 +183,7 @@ class DatabaseKind:
 
     def is_conflict(self, error: BaseException) -> bool:
         """True when this driver error says that another transaction was in the way: run the handler again, here and now."""
-        return getattr(error, "sqlstate", None) in _CONFLICT_STATES
+        return _state_of(error) in _CONFLICT_STATES
 
     def undoes_all(self, error: BaseException) -> bool:
         """True when the database has undone the whole transaction with this error, and goes on in a new one."""
@@ -180,7 +197,7 @@ class DatabaseKind:
 
     def is_busy(self, error: BaseException) -> bool:
         """True when this driver error says that the database cannot for now, a full disk for example: come again later."""
-        return getattr(error, "sqlstate", None) in _BUSY_STATES
+        return _state_of(error) in _BUSY_STATES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
@@ -198,6 +215,11 @@ class DatabaseKind:
             self._left = self._left or left_by(statement)
 
         return watch
+
+
+def _state_of(error: BaseException) -> object:
+    # psycopg2 has its own name for it.
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 class WatchingKind(DatabaseKind):

@@ -28,17 +28,27 @@ _STREAM_IS_OPEN = (
 )
 
 
+def session_words(what: str) -> str:
+    """Why `ctx.session` is not to be closed, reset or invalidated."""
+    return f"ctx.session was {what} inside its transaction, which would undo it; {_LEAVE_OPEN}"
+
+
 class MessageConnection(Connection):
     """`ctx.connection`: commit() and rollback() are for the session too."""
 
     def __init__(
-        self, engine: Engine, held: PoolProxiedConnection, before_transaction: Callable[[], None] | None
+        self,
+        engine: Engine,
+        held: PoolProxiedConnection | None,
+        before_transaction: Callable[[], None] | None,
     ) -> None:
-        super().__init__(engine, held)
+        """Without `held` it takes one of the engine's pool. Raises what SQLAlchemy raises."""
+        # Before: an application's listener to `engine_connect` may send a statement.
         self._before_transaction = before_transaction
         self._is_over = False
         self._stream: CursorResult[Any] | None = None
         self.message_session: MessageSession | None = None
+        super().__init__(engine, held)
 
     def _execute_context(self, *args: Any, **options: Any) -> CursorResult[Any]:
         # Every statement comes by here, a session's flush too; as an event it would cost ten times as much.
@@ -154,10 +164,22 @@ class MessageSession(Session):
 
     def close(self) -> None:
         """Forget all objects, after a commit or a rollback. Raises `ConnectionMisused` while there is something to lose."""
-        if self.in_transaction():
-            msg = f"ctx.session was closed inside its transaction, which would undo it; {_LEAVE_OPEN}"
-            raise ConnectionMisused(msg)
+        self._refuse_inside("closed")
         self.release()
+
+    def reset(self) -> None:
+        """As `close`."""
+        self._refuse_inside("reset")
+        self.release()
+
+    def invalidate(self) -> None:
+        """As `close`, and the connection is thrown away."""
+        self._refuse_inside("invalidated")
+        super().invalidate()
+
+    def _refuse_inside(self, what: str) -> None:
+        if self.in_transaction():
+            raise ConnectionMisused(session_words(what))
 
     def __exit__(self, type_: type[BaseException] | None, value: object, traceback: object) -> None:
         if type_ is None:

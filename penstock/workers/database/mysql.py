@@ -92,6 +92,18 @@ class WatchedConnection(Watched, _Connection):
             msg = "another statement while an unbuffered result is open, whose remaining rows would be lost: read it to its end"
             raise ConnectionMisused(msg)
 
+    def _read_packet(self, *args: Any) -> Any:
+        try:
+            return super()._read_packet(*args)  # type: ignore[no-untyped-call]
+        except err.MySQLError:
+            raise
+        except BaseException:
+            # Amid a packet of a result that is read row by row: whoever closes its cursor would read on, and find nonsense.
+            self._is_midway = True
+            if self._result is not None:
+                self._result.unbuffered_active = False
+            raise
+
     @contextmanager
     def _question(self) -> Iterator[None]:
         # An exception that a signal raises between question and answer, such as a deadline, leaves the answer on
@@ -196,6 +208,8 @@ class MySQLKind(MySQLFamilyKind):
                 cursor.execute("SET SESSION session_track_state_change = ON")
             # It ends with a rollback, whose answer no longer says that something changed.
             raw.most_bytes = self.most_bytes(raw)
+            self.learn(raw)
+            raw.undoing = self._undoing
             raw._read_timeout = usual_s  # noqa: SLF001
             return raw
 

@@ -13,10 +13,15 @@ from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, QUESTION
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
-#: Deadlock: InnoDB has rolled back the whole transaction, and the next statement begins another one.
 DEADLOCK: Final = 1213
-#: Lock wait timeout, deadlock, changed since it was read (MariaDB's snapshot isolation), NOWAIT.
-_CONFLICT_CODES: Final = frozenset({1205, DEADLOCK, 1020, 3572})
+_LOCK_TIMEOUT: Final = 1205
+#: Changed since it was read (MariaDB's innodb_snapshot_isolation).
+_CHANGED: Final = 1020
+_LOCK_TABLE_FULL: Final = 1206
+#: With these InnoDB undoes the whole transaction, savepoints too, and the next statement begins another one.
+_UNDOING: Final = frozenset({DEADLOCK, _CHANGED, _LOCK_TABLE_FULL})
+#: The last is NOWAIT.
+_CONFLICT_CODES: Final = frozenset({_LOCK_TIMEOUT, DEADLOCK, _CHANGED, 3572})
 #: Said by MySQL of a server that is stopping, and of a session that was killed; SQLAlchemy knows the others.
 _LOST_CODES: Final = frozenset({1053, 3169})
 #: Disk full, table full.
@@ -35,7 +40,9 @@ class Watched:
     #: Attributes of the driver's that the next message finds.
     kept: tuple[str, ...] = ()
     left: str | None = None
-    #: The deadlock that took the transaction away, until somebody rolls back.
+    #: Codes of the errors that undo the whole transaction, as the server is set.
+    undoing: frozenset[int] = _UNDOING
+    #: The error that took the transaction away, until somebody rolls back.
     undone_by: BaseException | None = None
     #: What the server takes in one packet.
     most_bytes: int | None = None
@@ -60,7 +67,7 @@ class Watched:
 
     def note_failed(self, error: BaseException) -> None:
         """The server answered with this."""
-        if error.args and error.args[0] == DEADLOCK:
+        if error.args and error.args[0] in self.undoing and self.undone_by is None:
             self.undone_by = error
 
     def check_undone(self) -> None:
@@ -74,6 +81,7 @@ class MySQLFamilyKind(WatchingKind):
 
     #: True after a statement that the server, or what stands before it, found too long: it ends the connection for that.
     _is_too_long = False
+    _undoing = _UNDOING
 
     def note_opened(self, raw: Any) -> None:
         """As for any that is watched."""
@@ -98,6 +106,19 @@ class MySQLFamilyKind(WatchingKind):
         raw.rollback()
         return int(most)
 
+    def autocommits(self, raw: Any) -> bool:
+        """As the server's last answer said."""
+        return bool(raw.get_autocommit())
+
+    def learn(self, raw: Any) -> None:
+        """Whether a lock that is not had in time undoes the whole transaction, or its statement alone."""
+        with raw.cursor() as cursor:
+            # Not by @@: who stands in between, or has no InnoDB, does not know it.
+            cursor.execute("SHOW VARIABLES LIKE 'innodb_rollback_on_timeout'")
+            is_on = any(str(value).upper() in ("ON", "1") for _name, value in cursor.fetchall())
+        raw.rollback()
+        self._undoing = _UNDOING | {_LOCK_TIMEOUT} if is_on else _UNDOING
+
     def begin_stream(self, connection: Connection) -> None:
         """Read only."""
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
@@ -118,8 +139,8 @@ class MySQLFamilyKind(WatchingKind):
         return self._code_of(error) in _BUSY_CODES
 
     def undoes_all(self, error: BaseException) -> bool:
-        """A deadlock."""
-        return self._code_of(error) == DEADLOCK
+        """A deadlock and the like; a lock not had in time where the server is set so."""
+        return self._code_of(error) in self._undoing
 
     def is_conflict(self, error: BaseException) -> bool:
         """Lock wait timeout, deadlock, changed since it was read."""

@@ -128,6 +128,8 @@ class MySQLdbKind(MySQLFamilyKind):
         def connect(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
             raw = WatchedConnection(*args, **options)
             raw.most_bytes = self.most_bytes(raw)
+            self.learn(raw)
+            raw.undoing = self._undoing
             return raw
 
         event.listen(engine, "do_connect", connect)

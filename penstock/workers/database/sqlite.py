@@ -17,7 +17,7 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_connection import is_broken, is_locked
+from penstock.workers.database.sqlite_connection import WatchedConnection, is_broken, is_locked
 from penstock.workers.database.sqlite_dialect import DRIVER_NAME
 
 #: How often a connection's file is looked for; the system call costs 8 µs among a message's work.
@@ -73,6 +73,13 @@ class SqliteKind(DatabaseKind):
             if (identity := _identity_of(str(self.path))) != self._identity:
                 return f"the file {self.path} {'has gone' if identity is None else 'is another one now'}"
         return self.left_on(raw)
+
+    def autocommits(self, raw: Any) -> bool:
+        """For an adopted engine's connection to be asked inside a transaction, which its own events may have begun."""
+        if isinstance(raw, WatchedConnection):
+            return raw.is_autocommit
+        is_left_alone = raw.isolation_level is None and not raw.in_transaction
+        return is_left_alone or super().autocommits(raw)
 
     def begin_stream(self, connection: Connection) -> None:
         """No transaction, which would wait for the write lock; a statement sees one state of the file by itself."""

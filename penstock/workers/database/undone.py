@@ -80,9 +80,13 @@ class UndoneWatch:
         raise TransactionUndone from error
 
     def _forget(self, connection: Connection) -> None:
+        if connection.invalidated:
+            # What was noted on it has gone with it.
+            return
         connection.info.pop(_UNDONE_BY, None)
         connection.info.pop(_FIRST_ERROR, None)
 
     def _forget_savepoint(self, connection: Connection, _name: str, _context: None) -> None:
-        # The error was undone with its savepoint; what undid everything would not be.
-        connection.info.pop(_FIRST_ERROR, None)
+        if not connection.invalidated:
+            # The error was undone with its savepoint; what undid everything would not be.
+            connection.info.pop(_FIRST_ERROR, None)

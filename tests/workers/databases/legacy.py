@@ -18,6 +18,8 @@ engine = create_engine(
 DBSession = scoped_session(sessionmaker(engine))
 #: As SQLAlchemy's manual has it for SQLite: the driver begins nothing by itself.
 beginning = create_engine(os.environ["LEGACY_URL"])
+autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+autocommitting = create_engine(os.environ["LEGACY_URL"], isolation_level="AUTOCOMMIT")
 NOTHING = "to adopt"
 unbound = scoped_session(sessionmaker())
 

@@ -16,8 +16,8 @@ from penstock.app.context import Context
 from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
 from penstock.config.database import DatabaseSection
-from penstock.workers.connection import kind_of
 from penstock.workers.database import mysql, postgresql
+from penstock.workers.database.drivers import kind_of
 from tests.crash.proxy import Proxy, Way
 from tests.workers.databases.place import Place, put, store
 

@@ -9,12 +9,14 @@ pytest.importorskip("MySQLdb", reason="mysqlclient is not installed: scripts/dat
 from tests.servers import Server
 from tests.workers.databases import (
     test_conflicts,
+    test_drivers,
     test_left,
     test_lost,
     test_settings,
     test_streams,
     test_too_long,
     test_transactions,
+    test_undone_mysql,
 )
 from tests.workers.databases.conftest import with_table
 from tests.workers.databases.place import Place
@@ -27,6 +29,8 @@ globals().update(
             test_too_long.test_it_is_charged_to_its_message_alone,
             test_conflicts.test_a_deadlock_that_the_handler_swallows_commits_nothing_half,
             test_conflicts.test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there,
+            test_drivers.test_an_adopted_engine_that_commits_by_itself_ends_the_start_in_words,
+            test_drivers.test_autocommit_in_the_url_ends_the_start_in_words,
             test_lost.test_a_commit_whose_answer_is_lost_is_told_to_the_next_run,
             test_lost.test_a_connection_that_the_handler_closed_is_the_handlers_fault,
             test_lost.test_a_handler_that_catches_the_loss_is_not_charged_and_nothing_of_it_is_acked,
@@ -51,12 +55,15 @@ globals().update(
             test_left.test_what_a_handler_did_to_the_connection_does_not_last,
             test_left.test_what_is_less_plain_to_see_does_not_last_either,
             test_transactions.test_what_a_handler_wrote_is_committed_when_it_returns_and_undone_when_it_raises,
+            test_undone_mysql.test_a_full_lock_table_undid_all_too,
+            test_undone_mysql.test_an_error_that_undid_all_and_was_caught_commits_nothing_half,
         )
     }
 )
 
 
 frugal_place = test_too_long.frugal_place
+undoing_server = test_undone_mysql.undoing_server
 
 
 def by_mysqldb(server: Server, url: str) -> Place:
@@ -76,6 +83,13 @@ def mariadb_place(mariadb: Server, mariadb_url: str) -> Place:
 @pytest.fixture
 def server_place(mariadb: Server, mariadb_url: str) -> Place:
     return by_mysqldb(mariadb, mariadb_url)
+
+
+@pytest.fixture
+def undoing_place(undoing_server: Server) -> Place:
+    place = by_mysqldb(undoing_server, undoing_server.new_database())
+    place.fill(1)
+    return place
 
 
 @pytest.fixture
