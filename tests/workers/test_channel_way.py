@@ -10,12 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError
 
 from penstock import App, Context, HandlerError
+from penstock.app.outcomes import Raised
+from penstock.channels.db.sqlite import database_file
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.testing import Worker, embedded_service
@@ -236,3 +238,30 @@ async def test_worker_processes_read_and_write_through_the_loop(tmp_path: Path) 
     with closing(sqlite3.connect(database)) as check:
         # No update was lost: what a message reads nobody changes before it commits.
         assert check.execute("SELECT name FROM authors").fetchall() == [("60",)]
+
+
+def test_a_file_that_is_replaced_under_a_message_charges_it_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_file, "_LOOK_EACH_S", 0.0)
+    file = tmp_path / "app.db"
+    app = App()
+
+    @app.handler("write", database="channel")
+    def write(replaces: bool, ctx: Context) -> None:
+        ctx.connection.execute(text("CREATE TABLE IF NOT EXISTS t (v)"))
+        ctx.connection.execute(text("INSERT INTO t VALUES (1)"))
+        if replaces:
+            for old in tmp_path.glob("app.db*"):
+                old.unlink()
+            file.touch()
+
+    with Worker(app, database=f"sqlite:///{file}") as worker:
+        worker.run("write", False).raise_for_failure()
+        outcome = worker.run("write", True).outcome
+        assert isinstance(outcome, Raised)
+        assert not outcome.charged
+        assert "app.db is another one now; nothing of the transaction was kept" in str(outcome)
+        worker.run("write", False).raise_for_failure()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
