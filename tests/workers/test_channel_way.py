@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from penstock import App, Context, HandlerError
 from penstock.app.outcomes import Raised
@@ -265,3 +265,34 @@ def test_a_file_that_is_replaced_under_a_message_charges_it_for_nothing(
         worker.run("write", False).raise_for_failure()
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO t VALUES (2)",
+        "INSERT INTO t VALUES (2) RETURNING v",
+        "WITH x AS (SELECT 2 AS v) INSERT INTO t SELECT v FROM x RETURNING v",
+        "DROP TABLE t",
+        "PRAGMA user_version = 2",
+    ],
+)
+def test_a_stream_cannot_write(tmp_path: Path, statement: str) -> None:
+    file = tmp_path / "app.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE t (v); INSERT INTO t VALUES (1); PRAGMA user_version = 1")
+    app = App()
+
+    @app.handler("read", database="channel")
+    def read(_: int, ctx: Context) -> None:
+        with pytest.raises(OperationalError, match="attempt to write a readonly database"):
+            list(ctx.stream(statement))
+        assert list(ctx.stream("SELECT v FROM t")) == [(1,)]
+        # What reads shares nothing with what writes.
+        ctx.connection.execute(text("INSERT INTO t VALUES (3)"))
+
+    with Worker(app, database=f"sqlite:///{file}") as worker:
+        worker.run("read", 1).raise_for_failure()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT v FROM t ORDER BY v").fetchall() == [(1,), (3,)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)

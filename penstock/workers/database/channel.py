@@ -62,6 +62,8 @@ class SqliteChannelKind(DatabaseKind):
     def begin_stream(self, connection: AlchemyConnection) -> None:
         """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
         connection.execution_options(isolation_level="AUTOCOMMIT")
+        raw: Any = connection.connection.dbapi_connection
+        raw.is_read_only = True
 
     def close_results(self, raw: Any) -> None:
         """Those of the transaction are closed with it, others when the message ends."""
