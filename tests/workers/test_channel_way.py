@@ -213,6 +213,17 @@ def test_a_database_that_the_channel_does_not_speak_is_refused_at_start() -> Non
         channel_kind(DatabaseSection.model_validate({"url": "other:///x.db"}))
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:shared?mode=memory&cache=shared&uri=true"]
+)
+def test_a_database_in_memory_is_refused_at_start(url: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="needs a database in a file"),
+        Worker(application("channel"), database=url),
+    ):
+        pass
+
+
 def test_the_dialect_s_url_names_nothing_and_wants_a_worker() -> None:
     with pytest.raises(ArgumentError, match=r"sqlite\+penstock://"):
         create_engine("sqlite+penstock:///app.db").connect()

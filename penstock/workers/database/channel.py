@@ -10,6 +10,7 @@ from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import Engine, Pool, create_engine
 
 from penstock.channels.db.calls import Ran
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.channels.dbapi.sqlite.connection import Connection
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, TransactionUndone
@@ -127,6 +128,8 @@ def channel_kind(section: DatabaseSection) -> DatabaseKind:
     """Raises `ConfigurationError` when the channel cannot reach the database in the settings."""
     address = Address(section)
     if address.backend == "sqlite":
+        # Else each message would be told.
+        find_file(section)
         return SqliteChannelKind(address, section)
     if address.backend in ("mysql", "mariadb"):
         _check_driver(address, "pymysql", "mysql")

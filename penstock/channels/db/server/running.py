@@ -161,6 +161,8 @@ class Runner:
     def _noting(self, lent: Lent, work: Work | None = None, *, is_commit: bool = False) -> Iterator[None]:
         try:
             yield
+        except RecursionError as error:
+            raise _too_deep() from error
         except Exception as error:
             if not self._driver.is_error(error):
                 raise
@@ -269,6 +271,14 @@ def _unread() -> DatabaseError:
         "end or close it first; nothing was run"
     )
     return DatabaseError(msg, "ProgrammingError")
+
+
+def _too_deep() -> DatabaseError:
+    msg = (
+        "a value is nested too deeply to be read or written (JSON, or an array); the statement may have run, and outside a "
+        "transaction what it changed is committed then"
+    )
+    return DatabaseError(msg, "DataError")
 
 
 def _undone() -> DatabaseError:

@@ -100,8 +100,8 @@ def find_file(section: DatabaseSection) -> DatabaseFile:
     (location,), options = url.set(drivername="sqlite").get_dialect()().create_connect_args(url)
     if ":memory:" in location or "mode=memory" in location:
         msg = (
-            "ctx.db needs a database in a file, which several connections can open; database.url is one in memory: "
-            "write for example sqlite:///app.db"
+            'the database channel (ctx.db, database="channel") needs a database in a file, which several connections can '
+            "open; database.url is one in memory: write for example sqlite:///app.db"
         )
         raise ConfigurationError(msg)
     return DatabaseFile(location, is_uri=bool(options.get("uri")))
