@@ -24,7 +24,7 @@ from penstock.app.application import App
 from penstock.app.messages import Outgoing
 from penstock.buses.contract import Bus, Subscription
 from penstock.channels.bus import BusService
-from penstock.channels.db.exact import has_exact_values
+from penstock.channels.db.exact import is_server
 from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.service import Service
@@ -176,7 +176,7 @@ class Reactor:
             services,
             self._side_tasks,
             limits=settings.limits,
-            preparer=Preparer(is_server=has_exact_values(settings.database)),
+            preparer=Preparer(is_server=is_server(settings.database)),
             settle=self._settlement.settle,
         )
         self._intake = Intake(

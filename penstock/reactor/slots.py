@@ -34,6 +34,7 @@ from penstock.channels.service import Caller, Service
 from penstock.channels.serving import ChannelServer
 from penstock.errors import ChannelError, PenstockError
 from penstock.reactor.batch_end import BatchEnd, Death, after_death, after_report
+from penstock.reactor.finishing import to_its_end
 from penstock.reactor.launch import CLOSE, RUN_BATCH, Launched, launch
 from penstock.reactor.postmortem import Postmortem
 from penstock.reactor.processes import UNTOLD_EXIT_CODE, is_readable, open_pidfd, sent_to
@@ -330,10 +331,12 @@ class Slot:
             _log.debug("the worker had ended before it was killed", slot=self.name, pid=self.pid)
 
     async def _bury(self) -> Death:
-        """Make sure that the process is dead and everything it wrote is read; returns how it died.
+        """Make sure that the process is dead and everything it wrote is read; returns how it died."""
+        # To its end, for whoever cancels forgets the slot next, and the executor's thread is still about it.
+        return await to_its_end(self._bury_it())
 
-        A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
-        """
+    async def _bury_it(self) -> Death:
+        # A broken executor is no proof of a dead child: with the fork server gone, children lived on and committed.
         self._send_kill()
         if self._pidfd is not None:
             await asyncio.wait((self._exited,))

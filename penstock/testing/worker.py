@@ -32,7 +32,7 @@ from penstock.app.payloads import encode_payload
 from penstock.buses.contract import Delivery, Told
 from penstock.channels import jobs
 from penstock.channels.bus import BusService
-from penstock.channels.db.exact import has_exact_values
+from penstock.channels.db.exact import is_server
 from penstock.channels.db.preparing import Preparer
 from penstock.channels.db.service import DatabaseService
 from penstock.channels.jobs import Batch
@@ -218,7 +218,7 @@ class Worker:
 
     async def _start(self) -> socket.socket:
         self._db = DatabaseService(self._database, frame_bytes=self._limits.frame_bytes)
-        self._preparer = Preparer(is_server=has_exact_values(self._database))
+        self._preparer = Preparer(is_server=is_server(self._database))
         await self._db.start()
         self._services: Mapping[str, Service] = {"bus": BusService(self._publish_now, 1.0), "db": self._db}
         ours, theirs = socket.socketpair()

@@ -18,10 +18,12 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from structlog.typing import FilteringBoundLogger
 
+from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, TOO_LARGE, length_of, too_long
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError
 from penstock.workers.connection import kind_of
@@ -54,6 +56,8 @@ class AdoptedDatabase:
         self._isolation: str | None = None
         self._is_running = False
         self._is_away = False
+        self._most_bytes: int | None = None
+        self._is_too_long = False
         self._handlers_with_database: set[str] = set()
         self._streams = Streams(section.stream_connections)
         self._checkouts = CheckoutWatch(self) if section.debug_checkouts else None
@@ -79,6 +83,7 @@ class AdoptedDatabase:
         held = open_patiently(self._kind, cap_s=self._section.connect_backoff_cap_s, log=self._log)
         if held is not None:
             check_cap(self._kind, held.dbapi_connection, self._section, workers)
+            self._most_bytes = self._kind.most_bytes(held.dbapi_connection)
             # Into its pool, where the first message finds it.
             held.close()
 
@@ -95,7 +100,7 @@ class AdoptedDatabase:
         """
         self.rollback()
         self._handler = handler
-        self._kind.has_lost_connection = False
+        self._kind.has_lost_connection = self._is_too_long = False
         if self._is_away and handler in self._handlers_with_database:
             # What it raises is raised again once the handler wants its connection.
             with suppress(ConfigurationError):
@@ -202,6 +207,8 @@ class AdoptedDatabase:
 
     def is_lost(self, error: BaseException) -> bool:
         """As `OwnConnection.is_lost`."""
+        if self._is_too_long:
+            return False
         return self._kind.has_lost_connection or any(self._kind.is_lost(cause) for cause in chain_of(error))
 
     def is_conflict(self, error: BaseException) -> bool:
@@ -257,7 +264,11 @@ class AdoptedDatabase:
         try:
             end()
         except Exception as error:  # noqa: BLE001 - a driver may raise anything, and more is to be ended
-            self._log.debug("could not be ended in order", error=f"{type(error).__name__}: {error}")
+            self._log.debug(
+                "the message's session or connection could not be closed in order",
+                handler=self._handler,
+                error=f"{type(error).__name__}: {error}",
+            )
 
     def _note_error(self, context: ExceptionContext) -> None:
         found, connection = context.original_exception, context.connection
@@ -268,10 +279,28 @@ class AdoptedDatabase:
             lost = not isinstance(found, PenstockError)
         else:
             lost = context.is_disconnect or self._kind.is_lost(found)
+            self._refuse_too_long(context)
         if lost:
             self._kind.has_lost_connection = self._is_away = True
         elif connection is not None and self._undone is not None:
             self._undone.note(connection, context.sqlalchemy_exception or found, found)
+
+    def _refuse_too_long(self, context: ExceptionContext) -> None:
+        # The server ends the connection for it: nobody but the message is to blame, however often it comes again.
+        code = next(iter(context.original_exception.args), None)
+        words = (
+            too_long(length_of(context.statement, context.parameters), self._most_bytes)
+            if context.statement
+            else None
+        )
+        if self._most_bytes is None or (
+            code != FOUND_TOO_LARGE and (words is None or not context.is_disconnect)
+        ):
+            return
+        self._is_too_long = True
+        if words is not None:
+            error = self._kind.engine.dialect.loaded_dbapi.DataError(TOO_LARGE, words)
+            raise DataError(None, None, error, connection_invalidated=True)
 
     def _note_begin(self, _connection: Connection) -> None:
         if self._is_running:

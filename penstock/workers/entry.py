@@ -28,7 +28,7 @@ from penstock.app.logs import quiet_libraries
 from penstock.app.outcomes import DONE, Outcome
 from penstock.channels import jobs
 from penstock.channels.bus import BusStub
-from penstock.channels.db.exact import has_exact_values
+from penstock.channels.db.exact import is_server
 from penstock.channels.db.stub import DatabaseStub
 from penstock.channels.dbapi.link import attach, detach
 from penstock.channels.evidence import Evidence
@@ -101,7 +101,7 @@ class Worker:
         )
         over_channel.before_transaction = partial(self._recorder.enter, Phase.IN_TRANSACTION)
         self._ways = DatabaseWays(self._database, over_channel)
-        self._db = DatabaseStub(self._channel, guard=self._guard, is_server=has_exact_values(plan.database))
+        self._db = DatabaseStub(self._channel, guard=self._guard, is_server=is_server(plan.database))
         self.executor = Executor(
             slot=plan.slot,
             body_bytes=plan.limits.body_bytes,

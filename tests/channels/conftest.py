@@ -115,7 +115,7 @@ def local(service: DatabaseService, name: str = "handler") -> LocalDatabase:
 
 def local_of(service: DatabaseService, caller: Caller) -> LocalDatabase:
     """The database of that caller."""
-    return LocalDatabase(service, caller, Preparer(is_server=service.has_exact_values))
+    return LocalDatabase(service, caller, Preparer(is_server=service.is_server))
 
 
 async def until(condition: Callable[[], object], *, pause_s: float = 0.001) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import sqlalchemy
+
 from tests.dialects.features.sqlite import NO_FUNCTIONS, NO_SECOND_FILE, NO_TEMPORARY, UNCOLLECTED
 from tests.dialects.running import Suite
 
@@ -25,5 +27,6 @@ def test_the_tests_that_pass_on_the_plain_driver_pass_over_the_channel(tmp_path:
         plain, channel = [run.result() for run in runs]
     assert channel.failed == {}
     assert plain.failed == {}
-    assert len(channel.passed) > 1200
+    # SQLAlchemy 2.0's suite is smaller.
+    assert len(channel.passed) > (1200 if sqlalchemy.__version__ >= "2.1" else 1000)
     assert channel.unexplained(plain, REASONS, UNCOLLECTED) == {}

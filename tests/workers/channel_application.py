@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from sqlalchemy import (
@@ -10,8 +9,6 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    create_engine,
-    delete,
     insert,
     inspect,
     select,
@@ -21,10 +18,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from penstock import App, Backoff, Context
+from penstock import App, Context
 from penstock.app.handlers import DatabaseWay
-
-QUICK = Backoff(attempts=2, first_s=0.0)
 
 
 class Model(DeclarativeBase):
@@ -120,34 +115,12 @@ def application(way: DatabaseWay) -> App:  # noqa: C901 - one handler after the 
         ctx.session.flush()
         ctx.session.rollback()
 
-    @app.handler("count.up", database=way)
-    def count_up(_: None, ctx: Context) -> None:
-        # Read, then write what follows from it: right only when nobody comes in between.
-        name = ctx.connection.execute(select(Author.name)).scalar_one()
-        ctx.connection.execute(update(Author).values(name=str(int(name) + 1)))
-
     @app.handler("add.one", database=way)
     def add_one(_: None, ctx: Context) -> None:
         author = ctx.session.scalars(select(Author).with_for_update()).one()
         author.name = str(int(author.name) + 1)
 
-    @app.handler("sleep", database=way, retry=QUICK)
-    def sleep(seconds: float, ctx: Context) -> None:
-        ctx.connection.execute(delete(Book))
-        time.sleep(seconds)
-
     return app
 
 
 app = application("channel")
-
-
-@app.handler("own.engine")
-def own_engine(name: str, ctx: Context) -> None:
-    """An engine of the handler's own, over the channel."""
-    engine = create_engine("sqlite+penstock://")
-    with engine.begin() as connection:
-        connection.execute(insert(Author).values(name=name))
-    with engine.connect() as connection:
-        ctx.state.found = connection.scalar(select(Author.name))
-    engine.dispose()

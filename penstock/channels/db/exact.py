@@ -28,7 +28,7 @@ _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**64 - 1
 
 
-def has_exact_values(section: DatabaseSection) -> bool:
+def is_server(section: DatabaseSection) -> bool:
     """True for a database server, whose values keep their types; False for SQLite, and without a database."""
     scheme, mark, _ = ("" if section.url is None else section.url.get_secret_value()).partition("://")
     return bool(mark) and not scheme.startswith("sqlite")

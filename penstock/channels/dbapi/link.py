@@ -106,3 +106,11 @@ def current() -> Link:
         )
         raise ChannelError(msg)
     return _attached[-1]
+
+
+def current_or(error: type[Exception]) -> Link:
+    """The same for a driver's `connect`. Raises `error`, its InterfaceError."""
+    try:
+        return current()
+    except ChannelError as found:
+        raise error(str(found)) from found

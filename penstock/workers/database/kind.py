@@ -99,6 +99,11 @@ class DatabaseKind:
         del raw
         return None
 
+    def most_bytes(self, raw: Any) -> int | None:
+        """How long a statement may be for the server not to end the connection for it; None when it would not."""
+        del raw
+        return None
+
     def fault_of(self, raw: Any) -> str | None:
         """In words, why a connection that seems open must not be used; asked before each message that uses it."""
         del raw

@@ -17,7 +17,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
-from penstock.channels.db.server.lengths import QUESTION, check_length
+from penstock.channels.db.server.lengths import check_length
 from penstock.errors import ConnectionMisused
 from penstock.workers.database.mysql_family import MySQLFamilyKind, Watched
 
@@ -191,14 +191,11 @@ class MySQLKind(MySQLFamilyKind):
                 "client_flag": options.get("client_flag", 0) | CLIENT.SESSION_TRACK,
             }
             raw = WatchedConnection(*args, **{**options, **ours})
-            with raw.cursor() as cursor:
-                cursor.execute(QUESTION)
-                [(raw.most_bytes,)] = cursor.fetchall()
-                # Older servers, and some that stand in between, do not know it.
-                with suppress(err.MySQLError):
-                    cursor.execute("SET SESSION session_track_state_change = ON")
-            # Its answer ends what the server says of that.
-            raw.rollback()
+            # Older servers, and some that stand in between, do not know it.
+            with suppress(err.MySQLError), raw.cursor() as cursor:
+                cursor.execute("SET SESSION session_track_state_change = ON")
+            # It ends with a rollback, whose answer no longer says that something changed.
+            raw.most_bytes = self.most_bytes(raw)
             raw._read_timeout = usual_s  # noqa: SLF001
             return raw
 

@@ -6,8 +6,10 @@ import re
 from typing import Any, Final
 
 from sqlalchemy import Connection
+from sqlalchemy.engine import ExceptionContext
 
 from penstock.channels.db.leftovers import IN_FRONT, left_by, parts
+from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, QUESTION
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
@@ -70,6 +72,14 @@ class Watched:
 class MySQLFamilyKind(WatchingKind):
     """What both drivers' kinds share."""
 
+    #: True after a statement that the server, or what stands before it, found too long: it ends the connection for that.
+    _is_too_long = False
+
+    def note_opened(self, raw: Any) -> None:
+        """As for any that is watched."""
+        super().note_opened(raw)
+        self._is_too_long = False
+
     def most_connections(self, raw: Any) -> tuple[int, str] | None:
         """The server's limit, and the user's when that is lower."""
         with raw.cursor() as cursor:
@@ -79,6 +89,14 @@ class MySQLFamilyKind(WatchingKind):
         if 0 < user < server:
             return user, f"max_user_connections={user}"
         return server, f"max_connections={server}"
+
+    def most_bytes(self, raw: Any) -> int | None:
+        """The server's own limit."""
+        with raw.cursor() as cursor:
+            cursor.execute(QUESTION)
+            [(most,)] = cursor.fetchall()
+        raw.rollback()
+        return int(most)
 
     def begin_stream(self, connection: Connection) -> None:
         """Read only."""
@@ -90,7 +108,9 @@ class MySQLFamilyKind(WatchingKind):
         return None
 
     def is_lost(self, error: BaseException) -> bool:
-        """As for any database, and by MySQL's words for a stop and a kill."""
+        """As for any database, and by MySQL's words for a stop and a kill; not when the message is to blame."""
+        if self._is_too_long:
+            return False
         return self._code_of(error) in _LOST_CODES or super().is_lost(error)
 
     def is_busy(self, error: BaseException) -> bool:
@@ -104,6 +124,11 @@ class MySQLFamilyKind(WatchingKind):
     def is_conflict(self, error: BaseException) -> bool:
         """Lock wait timeout, deadlock, changed since it was read."""
         return self._code_of(error) in _CONFLICT_CODES
+
+    def _note_error(self, context: ExceptionContext) -> None:
+        if self._code_of(context.original_exception) == FOUND_TOO_LARGE:
+            self._is_too_long = True
+        super()._note_error(context)
 
     def _code_of(self, error: BaseException) -> object:
         is_ours = isinstance(error, self.engine.dialect.loaded_dbapi.Error)

@@ -16,7 +16,7 @@ from MySQLdb.connections import Connection
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import Pool
 
-from penstock.channels.db.server.lengths import QUESTION, check_length
+from penstock.channels.db.server.lengths import check_length
 from penstock.workers.database.mysql_family import MySQLFamilyKind, Watched
 
 
@@ -127,10 +127,7 @@ class MySQLdbKind(MySQLFamilyKind):
 
         def connect(_dialect: Any, _record: Any, args: list[Any], options: dict[str, Any]) -> Any:
             raw = WatchedConnection(*args, **options)
-            with raw.cursor() as cursor:
-                cursor.execute(QUESTION)
-                [(raw.most_bytes,)] = cursor.fetchall()
-            raw.rollback()
+            raw.most_bytes = self.most_bytes(raw)
             return raw
 
         event.listen(engine, "do_connect", connect)

@@ -46,7 +46,7 @@ def open_patiently(
             wait_s = backoff.delay_s(attempt, random)
             if give_up_at is not None and time.monotonic() + wait_s >= give_up_at:
                 log.warning(
-                    "database not reachable; given up for this message",
+                    "database not reachable; the message comes again, uncharged",
                     database=str(kind.address),
                     error=words,
                     attempt=attempt,

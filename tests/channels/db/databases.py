@@ -95,7 +95,9 @@ def open_results(service: DatabaseService) -> int:
     if service._server is not None:
         return len(service._server._cursors)
     return (
-        0 if service._cursors is None else len(service._cursors._held) + len(service._cursors._lending._lent)
+        0
+        if service._sqlite._cursors is None
+        else len(service._sqlite._cursors._held) + len(service._sqlite._cursors._lending._lent)
     )
 
 
@@ -103,4 +105,4 @@ def open_transactions(service: DatabaseService) -> int:
     """Transactions that hold a connection, or the writer."""
     if service._server is not None:
         return len(service._server._transactions)
-    return sum(transaction.why_over is None for transaction in service._transactions.values())
+    return sum(transaction.why_over is None for transaction in service._sqlite._transactions.values())

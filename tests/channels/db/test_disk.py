@@ -26,7 +26,7 @@ async def main():
     db = LocalDatabase(service, Caller("handler"), Preparer(is_server=False))
     await db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v)")
     await db.execute("INSERT INTO t (v) VALUES ('before')")
-    connection = service._writer._thread._connection
+    connection = service._sqlite._writer._thread._connection
 
     async def write(number):
         if sys.argv[2] == "block":
@@ -46,7 +46,7 @@ async def main():
     limit(resource.RLIM_INFINITY)
     assert await asyncio.gather(*(db.execute("INSERT INTO t (v) VALUES (?)", (n,)) for n in range(count))) == [1] * count
     assert await db.fetch_one("SELECT count(*) AS n FROM t") == {"n": 1 + count}
-    assert service._writer._thread._connection is not connection, "a handle whose disk failed is not used again"
+    assert service._sqlite._writer._thread._connection is not connection, "a handle whose disk failed is not used again"
     await service.aclose()
 
 asyncio.run(main())

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, literal, select
 
+from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.preparing import Preparer
+from penstock.channels.service import Caller
 from penstock.errors import DeadlineExceeded
-from tests.channels.conftest import local
 from tests.channels.db.databases import Case
 
 
@@ -42,6 +43,12 @@ def test_a_default_may_compile_a_statement() -> None:
 
 async def test_a_server_is_asked_once_which_it_is(each: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     service = await each.service()
+    # As a service hands them to its async handlers: what is known of the server is known to all.
+    preparer = Preparer(is_server=service.is_server)
+
+    def of(handler: str) -> LocalDatabase:
+        return LocalDatabase(service, Caller(handler), preparer)
+
     asked: list[str] = []
     call = service.call
 
@@ -50,19 +57,21 @@ async def test_a_server_is_asked_once_which_it_is(each: Case, monkeypatch: pytes
         return await call(method, arguments, caller)
 
     monkeypatch.setattr(service, "call", noting)
-    await asyncio.gather(*(local(service, str(n)).fetch_all(select(literal(n))) for n in range(4)))
-    assert await local(service).fetch_one(select(literal(1).label("x"))) == {"x": 1}
+    await asyncio.gather(*(of(str(n)).fetch_all(select(literal(n))) for n in range(4)))
+    assert await of("another").fetch_one(select(literal(1).label("x"))) == {"x": 1}
     questions = [words for words in asked if " AS answer" in words]
     assert len(questions) <= (0 if each.kind == "sqlite" else 8)
     asked.clear()
-    await local(service).fetch_one(select(literal(1)))
+    await of("another").fetch_one(select(literal(1)))
     assert len(asked) == 1
 
 
 def test_text_alone_does_not_load_sqlalchemy() -> None:
     program = """
 import sys
+from penstock.channels.db.local import LocalDatabase
 from penstock.channels.db.preparing import Preparer
+from penstock.channels.service import Caller
 from penstock.channels.db import stub, local
 for is_server in (False, True):
     preparer = Preparer(is_server=is_server)

@@ -62,8 +62,8 @@ async def test_writes_that_were_running_run_again_in_the_new_file(
 ) -> None:
     # Given a file that is replaced between a group's statements and their commit
     await local(service).execute("INSERT INTO t (v) VALUES ('old')")
-    assert service._writer is not None
-    connection = service._writer._thread._connection
+    assert service._sqlite._writer is not None
+    connection = service._sqlite._writer._thread._connection
     assert connection is not None
     control = type(connection).control
 

@@ -84,7 +84,7 @@ async def test_a_write_that_the_text_does_not_show_goes_to_the_writer(
     service: DatabaseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Taken for a read, a write meets SQLite's own refusal on the reader, and nothing of it is run there.
-    monkeypatch.setattr("penstock.channels.db.service.may_write", lambda _: False)
+    monkeypatch.setattr("penstock.channels.db.sqlite.service.may_write", lambda _: False)
     assert await local(service).fetch_all("INSERT INTO t (v) VALUES (1) RETURNING v") == [{"v": 1}]
     assert await local(service).fetch_one("SELECT count(*) AS n FROM t") == {"n": 1}
 
@@ -138,9 +138,9 @@ async def test_the_file_is_opened_as_the_settings_say(make_service: MakeService,
         await db.execute("INSERT INTO c VALUES (1)")
     with closing(sqlite3.connect(database)) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert service._writer is not None
+    assert service._sqlite._writer is not None
     pragma = "PRAGMA synchronous"
-    thread = service._writer._thread
+    thread = service._sqlite._writer._thread
     assert await thread._run(
         lambda: thread._connection and thread._connection.control(pragma).fetchone()
     ) == (1,)

@@ -227,7 +227,9 @@ async def test_an_async_loop_that_is_left_early_leaves_nothing_open(each: Case, 
                 pass
 
         reading = asyncio.create_task(read())
-        await until(lambda: each.services[-1]._server is not None or each.services[-1]._cursors is not None)
+        await until(
+            lambda: each.services[-1]._server is not None or each.services[-1]._sqlite._cursors is not None
+        )
         await until(lambda: open_streams(each) > 0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -219,7 +219,8 @@ async def test_a_block_granted_in_the_moment_of_the_cancel_is_given_back(service
     for number in range(10):
         begins = asyncio.create_task(local(service, "gone").transaction().__aenter__())
         await until(
-            lambda: service._writer is not None and service._writer._transaction is not None, pause_s=0
+            lambda: service._sqlite._writer is not None and service._sqlite._writer._transaction is not None,
+            pause_s=0,
         )
         # Granted, and the one who waited for it has not run since.
         hit += not begins.done()

@@ -22,7 +22,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE 
 
 
 def reads(service: DatabaseService) -> str:
-    return repr(service._readers)
+    return repr(service._sqlite._readers)
 
 
 async def with_table(service: DatabaseService) -> DatabaseService:
@@ -102,8 +102,8 @@ async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: 
     ):
         await local(service).execute("INSERT INTO t (v) VALUES (1)")
     # Stopping ends it after a grace of 5 s; here there is none to wait for.
-    assert service._writer is not None
-    service._writer._thread.interrupt()
+    assert service._sqlite._writer is not None
+    service._sqlite._writer._thread.interrupt()
     with pytest.raises(DatabaseError, match="was interrupted; nothing of it was kept"):
         await running
     assert await local(service).execute("INSERT INTO t (v) VALUES (1)") == 1

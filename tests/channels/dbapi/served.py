@@ -53,7 +53,7 @@ class Served:
         sock = asyncio.run_coroutine_threadsafe(serve(), self.loop).result()
         channel = Channel(sock, limit_bytes=self._frame_bytes)
         self._channels.append(channel)
-        return DatabaseStub(channel, is_server=self.service.has_exact_values)
+        return DatabaseStub(channel, is_server=self.service.is_server)
 
     def close(self) -> None:
         for channel in self._channels:

@@ -1,4 +1,4 @@
-"""What the channel adds to the driver: chunks, shared connections, and words for what cannot cross."""
+"""What the channel adds to the driver of SQLite: chunks, shared connections, and words for statements that cannot cross."""
 
 from __future__ import annotations
 
@@ -13,29 +13,10 @@ import pytest
 
 from penstock.channels.db.sqlite.stepping import CHUNK_BYTES
 from penstock.channels.dbapi import rows, sqlite
-from penstock.channels.dbapi.link import Link, attach, current, detach
-from penstock.channels.dbapi.sqlite.refusals import REFUSED
+from penstock.channels.dbapi.link import attach, current, detach
 from penstock.channels.dbapi.sqlite.session import Session
+from tests.channels.dbapi.crossings import Crossings
 from tests.channels.dbapi.served import ROWS, Served, count, served
-
-
-class Crossings:
-    """What goes over a link, written down on its way."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.methods: list[str] = []
-        self.largest = 0
-        call = Link.call
-
-        def noted(link: Link, method: str, arguments: object, result: Any) -> Any:
-            self.methods.append(method)
-            answer = call(link, method, arguments, result)
-            chunk = getattr(answer, "chunk", answer)
-            pieces = getattr(chunk, "rows", ())
-            self.largest = max(self.largest, sum(memoryview(piece).nbytes for piece in pieces))
-            return answer
-
-        monkeypatch.setattr(Link, "call", noted)
 
 
 def test_nothing_crosses_before_the_first_statement_and_commits_only_when_there_is_something(
@@ -220,12 +201,6 @@ def test_a_write_outside_a_transaction_gives_all_its_rows_and_is_committed(
     assert len(rows) == 30_000
     with closing(sqlite3.connect(database)) as other:
         assert other.execute("SELECT count(*) FROM t").fetchone() == (30_000,)
-
-
-@pytest.mark.parametrize("name", sorted(set(REFUSED) - {"__call__"}))
-def test_what_cannot_cross_says_why(service: Served, name: str) -> None:
-    with pytest.raises(sqlite3.NotSupportedError, match=f"^{name} does not cross the database channel: ..."):
-        getattr(sqlite.connect(), name)()
 
 
 @pytest.mark.parametrize(

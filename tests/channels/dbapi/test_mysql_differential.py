@@ -68,6 +68,42 @@ def every_kind_of_value(connection: Any) -> Iterator[Any]:
     yield rows(connection, "SELECT 1 IN %s, 'b' IN %s, %s", ([1, 2], ("a", "b"), "%s"))
     yield rows(connection, "SELECT (1, 2) IN %(a)s, 'ä' IN %(b)s, '%%s'", {"a": [(1, 2), [3, 4]], "b": {"ä"}})
     yield attempt(rows, connection, "SELECT 1 IN %s, %s", ([1],))
+    yield attempt(rows, connection, "SELECT 1 IN %s", ([],))
+    yield attempt(rows, connection, "SELECT %s", ([object],))
+    yield rows(
+        connection, "SELECT %s IN %s", ("\\'", ["\\'", b"\0'", Decimal("1.10"), None, dt.date(2026, 1, 31)])
+    )
+
+
+def many_rows(connection: Any) -> Iterator[Any]:
+    rows(connection, "CREATE TABLE v (id INTEGER PRIMARY KEY, n INTEGER)")
+    for statement, given in [
+        ("INSERT INTO v VALUES (%s, %s IN %s)", [(1, 5, [5, 6]), (2, 5, (6,)), (3, "x", {"x"})]),
+        (
+            "INSERT INTO v VALUES (%(id)s, 'a' IN %(of)s)",
+            [{"id": 4, "of": ["a", b"b"]}, {"id": 5, "of": "c"}],
+        ),
+        ("INSERT INTO v VALUES (%(id)s, 'a' IN %(of)s)", [{"id": 4, "of": ["a"]}, {"id": 5, "of": ["c"]}]),
+        ("UPDATE v SET n = 9 WHERE id IN %s", [([1, 2],), ([3],)]),
+        ("DELETE FROM v WHERE (id, n) IN %s", [([(1, 9), [2, 8]],), ([(3, 9)],)]),
+        ("DELETE FROM v WHERE id IN %s", [([],)]),
+        ("INSERT INTO v VALUES(%s, 7) ON DUPLICATE KEY UPDATE n = 17 %% 10", [(8,), (8,), (9,)]),
+        (
+            "INSERT INTO v VALUES (%(id)s, %(n)s)",
+            [{"id": 10, "n": 1}, {"id": 10, "n": 2}, {"id": 11, "n": 1}],
+        ),
+        (
+            "INSERT INTO v VALUES (%(id)s, 1 + %(n)s)",
+            [{"id": 10, "n": 1}, {"id": 10, "n": 2}, {"id": 11, "n": 1}],
+        ),
+    ]:
+        yield attempt(_many, connection, statement, given)
+        yield rows(connection, "SELECT * FROM v ORDER BY id")
+
+
+def _many(connection: Any, statement: str, given: list[Any]) -> Any:
+    with closing(connection.cursor()) as cursor:
+        return cursor.executemany(statement, given), cursor.rowcount
 
 
 def columns_of_every_type(connection: Any) -> Iterator[Any]:
@@ -279,6 +315,7 @@ def closed_things(connection: Any) -> Iterator[Any]:
 
 
 PROGRAMS = [
+    many_rows,
     *(
         every_kind_of_value,
         columns_of_every_type,

@@ -8,19 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from typing import Any
 
-import psycopg
-import pymysql
 import pytest
 
-from penstock.channels.dbapi import mysql, postgresql
+from penstock.channels.dbapi import mysql
 from penstock.channels.dbapi import rows as rows_module
 from penstock.channels.dbapi.link import attach, current, detach
-from penstock.channels.dbapi.mysql.errors import REFUSED as REFUSED_OF_MYSQL
-from penstock.channels.dbapi.postgresql.errors import REFUSED as REFUSED_OF_POSTGRESQL
+from tests.channels.dbapi.crossings import Crossings
 from tests.channels.dbapi.programs import rows
 from tests.channels.dbapi.served import Served, served
 from tests.channels.dbapi.server_kind import Kind
-from tests.channels.dbapi.test_channel import Crossings
 
 
 def test_nothing_crosses_before_the_first_statement_and_commits_only_when_there_is_something(
@@ -209,25 +205,6 @@ def test_what_is_for_the_next_statement_is_refused_where_there_is_none(
         rows(connection, statement)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(REFUSED_OF_MYSQL) - {"scroll backwards", "warning_count", "mogrify"})
-)
-def test_what_cannot_cross_to_mysql_says_why(name: str) -> None:
-    connection: Any = mysql.Connection(None)  # type: ignore[arg-type] # it is not asked
-    with pytest.raises(pymysql.NotSupportedError, match=f"^{name} does not cross the database channel: ..."):
-        getattr(connection, name)()
-    connection.is_closed = True
-
-
-@pytest.mark.parametrize("name", sorted(name for name in REFUSED_OF_POSTGRESQL if name.isidentifier()))
-def test_what_cannot_cross_to_postgresql_says_why(name: str) -> None:
-    connection: Any = postgresql.Connection(None)  # type: ignore[arg-type] # it is not asked
-    with pytest.raises(psycopg.NotSupportedError, match=f"^{name} does not cross the database channel: ..."):
-        getattr(connection, name)
-    assert not hasattr(connection, name)
-    connection.is_closed = True
-
-
 def test_what_of_a_cursor_cannot_cross_says_why(kind: Kind, on_server: Served) -> None:
     with closing(kind.module.connect()) as connection:
         cursor = connection.cursor()
@@ -236,10 +213,9 @@ def test_what_of_a_cursor_cannot_cross_says_why(kind: Kind, on_server: Served) -
         with pytest.raises(kind.driver.NotSupportedError, match="rows that were read are not kept"):
             cursor.scroll(-1)
         refused: list[Callable[[], Any]] = (
-            [lambda: cursor.mogrify("SELECT 1"), lambda: cursor.warning_count]
+            []
             if kind.module is mysql
             else [
-                lambda: cursor.copy("COPY t FROM STDIN"),
                 lambda: cursor.execute("SELECT 1", binary=True),
                 lambda: cursor.executemany(
                     "INSERT INTO t VALUES (%s, '') RETURNING id", [(1,)], returning=True

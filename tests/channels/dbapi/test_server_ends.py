@@ -192,6 +192,8 @@ def test_a_lost_connection_that_nobody_holds_any_more_costs_nobody_else_anything
     half_read.execute(kind.numbers.format(300_000))
     half_read.fetchone()
     kind.server.kill_connection(number)
+    # It hears of that when it comes to it, and may send the rest before.
+    assert kind.server.connections_once(kind.url, 0) == []
     del connection, half_read
     gc.collect()
     with closing(kind.module.connect()) as connection:

@@ -25,10 +25,10 @@ def way() -> DatabaseWay:
 
 
 @pytest.fixture(params=["sqlite", *SERVERS])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, way: DatabaseWay) -> Place:
     if request.param == "sqlite":
-        return with_table(Place("sqlite", f"sqlite:///{tmp_path / 'app.db'}"))
-    return on_server(request)
+        return with_table(Place("sqlite", f"sqlite:///{tmp_path / 'app.db'}", way=way))
+    return on_server(request, way)
 
 
 @pytest.fixture(params=SERVERS)
@@ -52,7 +52,7 @@ def own_place(request: pytest.FixtureRequest, way: DatabaseWay) -> Place:
     return with_table(Place(request.param, server.new_database(), server, way))
 
 
-def on_server(request: pytest.FixtureRequest, way: DatabaseWay = "own") -> Place:
+def on_server(request: pytest.FixtureRequest, way: DatabaseWay) -> Place:
     url: str = request.getfixturevalue(f"{request.param}_url")
     return with_table(Place(request.param, url, request.getfixturevalue(request.param), way))
 

@@ -8,12 +8,12 @@ pytest.importorskip("MySQLdb", reason="mysqlclient is not installed: scripts/dat
 
 from tests.servers import Server
 from tests.workers.databases import (
-    test_channel,
     test_conflicts,
     test_left,
     test_lost,
     test_settings,
     test_streams,
+    test_too_long,
     test_transactions,
 )
 from tests.workers.databases.conftest import with_table
@@ -24,7 +24,7 @@ globals().update(
     {
         test.__name__: test
         for test in (
-            test_channel.test_a_statement_too_long_for_mysql_is_charged_to_its_message_alone,
+            test_too_long.test_it_is_charged_to_its_message_alone,
             test_conflicts.test_a_deadlock_that_the_handler_swallows_commits_nothing_half,
             test_conflicts.test_the_loser_of_a_deadlock_runs_again_and_both_updates_are_there,
             test_lost.test_a_commit_whose_answer_is_lost_is_told_to_the_next_run,
@@ -56,7 +56,7 @@ globals().update(
 )
 
 
-frugal_place = test_channel.frugal_place
+frugal_place = test_too_long.frugal_place
 
 
 def by_mysqldb(server: Server, url: str) -> Place:

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from penstock.channels.db.secrets import shown_url
 from penstock.channels.db.server.driver import Driver
 from penstock.errors import ConfigurationError
 
@@ -26,7 +27,7 @@ def asynchronous(written: str) -> URL:
         raise ConfigurationError(msg) from None
     driver, extra = _DRIVERS.get(url.get_backend_name(), ("", ""))
     if not driver:
-        msg = f"ctx.db speaks SQLite, MySQL, MariaDB and PostgreSQL; database.url is {url.render_as_string(hide_password=True)}"
+        msg = f"ctx.db speaks SQLite, MySQL, MariaDB and PostgreSQL; database.url is {shown_url(url)}"
         raise ConfigurationError(msg)
     found = url.set(drivername=driver)
     try:

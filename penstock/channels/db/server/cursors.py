@@ -214,6 +214,8 @@ class ServerCursors:
             for cursor, held in list(self._held.items()):
                 if held.left.transaction is transaction:
                     del self._held[cursor]
+            if not is_commit:
+                self._works.end_inside(transaction)
             await self._runner.end(transaction, is_commit=is_commit)
 
     def _failed(self, failure: Exception, number: int | None) -> Failed:

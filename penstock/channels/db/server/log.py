@@ -53,7 +53,7 @@ class ServerLog:
                 "the connection to the database server was lost: the server rolls back what was open on it, the message "
                 "comes again uncharged; the next statement opens another connection"
             )
-        self._note_away(self._warn(event, caller, why=self._words(error)))
+        self._note_away(self._warn(event, caller, why=self.words_of(error)))
 
     def unreachable(self, caller: Caller, error: BaseException) -> None:
         """A connection could not be opened."""
@@ -62,7 +62,7 @@ class ServerLog:
             "the database server cannot be reached: statements over the channel are refused, their messages come again "
             "uncharged; each one tries it again"
         )
-        self._note_away(self._warn(event, caller, why=self._words(error), refused=self._refused))
+        self._note_away(self._warn(event, caller, why=self.words_of(error), refused=self._refused))
 
     def answers(self) -> None:
         """A connection was lent that lives; told when the server was away before."""
@@ -129,7 +129,7 @@ class ServerLog:
             "server is done with it; look for the connection in the server's process list, and end it there",
             caller,
             connection=connection,
-            error=self._words(error),
+            error=self.words_of(error),
         )
         self._explain(error)
 
@@ -148,7 +148,7 @@ class ServerLog:
         self._warn(
             "a rollback failed: the connection is closed, and the server rolls back by itself",
             caller,
-            error=self._words(error),
+            error=self.words_of(error),
         )
         self._explain(error)
 
@@ -158,7 +158,7 @@ class ServerLog:
             "a connection to the database server could not be closed in good order: it is dropped; the server may show it "
             "until it notices",
             caller,
-            error=self._words(error),
+            error=self.words_of(error),
         )
         self._explain(error)
 
@@ -167,7 +167,7 @@ class ServerLog:
         self._warn(
             "the rest of a result that nobody reads could not be passed over: its connection is closed and replaced",
             caller,
-            error=self._words(error),
+            error=self.words_of(error),
         )
         self._explain(error)
 
@@ -192,8 +192,8 @@ class ServerLog:
         if self._away_since_s is None:
             self._away_since_s = time.monotonic()
 
-    def _words(self, error: BaseException) -> str:
-        # What is not the driver's own may quote a value.
+    def words_of(self, error: BaseException) -> str:
+        """What it says, as it may be shown: without the URL's secrets; what is not the driver's own may quote a value."""
         return self._scrub(words_of(error)) if self._is_foreseen(error) else type(error).__name__
 
     def _explain(self, error: BaseException) -> None:

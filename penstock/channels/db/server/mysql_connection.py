@@ -83,6 +83,8 @@ class Connection(aiomysql.Connection):  # type: ignore[misc]
 
     def escape(self, obj: Any) -> Any:
         """The value as it stands in a statement."""
+        if isinstance(obj, list):
+            return f"({','.join(map(self.escape, obj))})"
         # aiomysql 0.3 calls something for bytes that PyMySQL 1.2 no longer has.
         return escape_item(obj, self.charset) if isinstance(obj, bytes) else super().escape(obj)
 

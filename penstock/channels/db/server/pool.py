@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from penstock.channels.db.server.driver import Driver
-from penstock.channels.db.server.faults import words_of
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.patience import within
 from penstock.channels.service import Caller
@@ -119,19 +118,18 @@ class Pool:
         try:
             return await self._engine.raw_connection()
         except PoolTimeoutError as error:
-            self._log.refused(
-                caller, time.monotonic() - began_s, self._section.server_connections, self._holders()
-            )
+            holders = self._holders()
+            self._log.refused(caller, time.monotonic() - began_s, self._section.server_connections, holders)
             msg = (
                 f"waited {self._section.wait_s:g} s (database.wait_s) for one of {self._section.server_connections} "
-                "connections (database.server_connections), which statements and transactions hold; nothing was run"
+                f"connections (database.server_connections), which are held by {', '.join(holders)}; nothing was run"
             )
             raise DatabaseBusy(msg) from error
         except Exception as error:
             if not isinstance(error, DBAPIError) and not self._driver.is_error(error):
                 raise
             self._log.unreachable(caller, error)
-            msg = f"the database server cannot be reached: {words_of(error)}; nothing was run"
+            msg = f"the database server cannot be reached: {self._log.words_of(error)}; nothing was run"
             raise DatabaseBusy(msg) from error
         finally:
             if telling is not None:

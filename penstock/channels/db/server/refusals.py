@@ -42,6 +42,7 @@ _HAS_BODY: Final = re.compile(
     rf"{IN_FRONT}CREATE\b(?:.|\n)*?\b(?:FUNCTION|PROCEDURE|TRIGGER|EVENT|PACKAGE)\b(?:.|\n)*?\bBEGIN\b",
     re.IGNORECASE,
 )
+_SET_TRANSACTION: Final = re.compile(rf"{IN_FRONT}SET\s+TRANSACTION\b", re.IGNORECASE)
 _LONGEST_CACHED: Final = 4096
 
 
@@ -74,12 +75,17 @@ def check(statement: str, backend: str, *, in_transaction: bool) -> Ruling:
 
 def _judge(statement: str, backend: str) -> Ruling:
     found = parts(statement)
-    left = map(lasting, found) if backend == "postgresql" else found
-    leaves = any(left_by_part(part) is not None for part in left)
+    lasts = lasting if backend == "postgresql" else _lasting_on_mysql
+    leaves = any(left_by_part(lasts(part)) is not None for part in found)
     if found and _HAS_BODY.match(found[0]):
         del found[1:]
     refusal = next((why for part in found for pattern, why in _REFUSED if pattern.match(part)), None)
     return Ruling(refusal, any(map(_FOR_THE_NEXT.match, found)), leaves)
+
+
+def _lasting_on_mysql(part: str) -> str:
+    # It is for this transaction, which has not begun on the server before its first statement.
+    return "" if _SET_TRANSACTION.match(part) else part
 
 
 _cached = lru_cache(maxsize=1024)(_judge)

@@ -142,6 +142,9 @@ class Runner:
     async def end(self, transaction: Transaction, *, is_commit: bool) -> None:
         """Commit or roll back a transaction that its caller has entered; its connection is free after it."""
         async with transaction.turn:
+            if not is_commit and not self._transactions.is_open(transaction.number):
+                # A statement of it was ended, and the transaction with it.
+                return
             self._check(transaction)
             self._transactions.close(transaction)
             lent = transaction.lent
@@ -178,6 +181,7 @@ class Runner:
     async def _turn(
         self, transaction: Transaction, work: Work, *, is_new: bool = False
     ) -> AsyncIterator[Lent]:
+        work.transaction = transaction
         async with transaction.turn:
             self._check(transaction)
             if is_new and transaction.result is not None and not transaction.result.is_read:

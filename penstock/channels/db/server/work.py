@@ -10,13 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from penstock.channels.db.server.driver import Driver
+from penstock.channels.db.server.faults import GIVEN_UP
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.patience import within
 from penstock.channels.db.server.pool import Lent
 from penstock.channels.service import Caller
+from penstock.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from penstock.channels.db.server.transactions import Transaction
 
 T = TypeVar("T")
 
@@ -30,6 +35,8 @@ class Work:
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self.lent: Lent | None = None
+        self.transaction: Transaction | None = None
+        """Whose turn it has, or waits for."""
         self.is_ending = False
         self.is_let_through = False
         """True for a commit: once it has begun, nobody but the server says how it ends."""
@@ -66,6 +73,11 @@ class Works:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.end(work)
+            waiting = asyncio.current_task()
+            if waiting is not None and not waiting.cancelling():
+                # The work was given up, and not who waits for it.
+                msg = f"the statement was given up before it had a connection: {GIVEN_UP}; nothing was run"
+                raise DatabaseError(msg, "OperationalError") from None
             raise
 
     def end(self, work: Work) -> None:
@@ -78,6 +90,12 @@ class Works:
         """The caller is gone."""
         for work in list(self._running):
             if work.caller is caller:
+                self.end(work)
+
+    def end_inside(self, transaction: Transaction) -> None:
+        """It is rolled back: nobody waits for what is still under way in it."""
+        for work in list(self._running):
+            if work.transaction is transaction:
                 self.end(work)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -49,12 +49,11 @@ from pymysql import (
     err,
 )
 
-from penstock.channels.dbapi.link import current
+from penstock.channels.dbapi.link import current_or
 from penstock.channels.dbapi.mysql import cursors
 from penstock.channels.dbapi.mysql.connection import Connection
 from penstock.channels.dbapi.mysql.cursors import Cursor
 from penstock.channels.dbapi.mysql.errors import Session
-from penstock.errors import ChannelError
 
 apilevel: Final = "2.0"
 #: Threads may share the module and connections: each call takes its turn.
@@ -75,11 +74,7 @@ def connect(
             "written there, so connect() takes autocommit and cursorclass only"
         )
         raise err.NotSupportedError(msg)
-    try:
-        link = current()
-    except ChannelError as error:
-        raise err.InterfaceError(str(error)) from error
-    return Connection(Session(link), autocommit=autocommit, cursorclass=cursorclass)
+    return Connection(Session(current_or(err.InterfaceError)), autocommit=autocommit, cursorclass=cursorclass)
 
 
 Connect: Final = connect

@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 from pymysql import err
 
 from penstock.channels.dbapi.mysql.cursors import Cursor
-from penstock.channels.dbapi.mysql.errors import REFUSED, Session, refuse
+from penstock.channels.dbapi.mysql.errors import REFUSALS, Session
+from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.connection import ServerConnection
 from penstock.channels.dbapi.server.control import Beginning
 
@@ -22,7 +23,7 @@ _SET_AUTOCOMMIT: Final = re.compile(
 )
 
 
-class Connection(ServerConnection):
+class Connection(Refusing, ServerConnection):
     """As `pymysql.Connection`; its database is the one in `database.url`."""
 
     Warning = err.Warning
@@ -36,6 +37,7 @@ class Connection(ServerConnection):
     ProgrammingError = err.ProgrammingError
     NotSupportedError = err.NotSupportedError
 
+    refusals = REFUSALS
     charset = encoding = _CHARSET
     count_of_none = 0
 
@@ -109,12 +111,6 @@ class Connection(ServerConnection):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in REFUSED:
-            return lambda *_args, **_options: refuse(name)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
 
     def closed_error(self) -> Exception:
         """As PyMySQL words it."""

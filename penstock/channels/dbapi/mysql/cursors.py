@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pymysql import err
 
-from penstock.channels.dbapi.mysql.errors import refuse
-from penstock.channels.dbapi.mysql.parameters import bound, spread
+from penstock.channels.dbapi.mysql.errors import REFUSALS
+from penstock.channels.dbapi.mysql.parameters import bound
+from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.cursor import ServerCursor
 
 if TYPE_CHECKING:
     from penstock.channels.dbapi.mysql.connection import Connection
 
 
-class Cursor(ServerCursor):
+class Cursor(Refusing, ServerCursor):
     """As `pymysql.cursors.Cursor`."""
+
+    refusals = REFUSALS
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
@@ -57,8 +60,6 @@ class Cursor(ServerCursor):
             statement = _text(query)
             self._executed = statement
             self._last_row_id = None
-            if args is not None:
-                statement, args = spread(statement, args)
             ran = self.run(statement, None if args is None else bound(args))
             self._last_row_id = ran.last_row_id
             return self.rowcount
@@ -107,22 +108,13 @@ class Cursor(ServerCursor):
         with self._fetching():
             is_there = self.skip(value, mode)
             if is_there is None:
-                refuse("scroll backwards")
+                REFUSALS.refuse("scroll backwards")
             if not is_there:
                 msg = "out of range"
                 raise IndexError(msg)
 
     def nextset(self) -> None:
         """None: of several results only the first crosses."""
-
-    def mogrify(self, query: str, args: Any = None) -> NoReturn:  # noqa: ARG002 - the driver's signature
-        """Raises `NotSupportedError`."""
-        refuse("mogrify")
-
-    @property
-    def warning_count(self) -> NoReturn:
-        """Raises `NotSupportedError`."""
-        refuse("warning_count")
 
     def setoutputsizes(self, *args: Any) -> None:
         """Nothing, as in the driver."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from typing import Final, NoReturn
+from typing import Final
 
 from pymysql import err
 
 from penstock.channels.db.calls import Failed
+from penstock.channels.dbapi.refusals import Refusals
 from penstock.channels.dbapi.server.session import ServerSession
 
 _BUILTINS: Final = frozenset({"IndexError", "KeyError", "OverflowError", "ValueError"})
@@ -17,7 +18,12 @@ _UNKNOWN: Final = "which of the loop's connections runs a statement is not known
 _PROTOCOL: Final = "it is a step of the protocol between driver and server; use cursors"
 _ASK: Final = "ask for it in the same transaction, "
 
-REFUSED: Final = {
+
+class RefusedError(err.NotSupportedError, AttributeError):
+    """Raised for what cannot cross."""
+
+
+_NAMES: Final = {
     **dict.fromkeys(("escape", "escape_string", "literal", "mogrify"), _QUOTED),
     **dict.fromkeys(("select_db", "set_charset", "set_character_set"), _SHARED),
     **dict.fromkeys(("thread_id", "get_host_info", "get_proto_info", "server_status"), _UNKNOWN),
@@ -29,8 +35,11 @@ REFUSED: Final = {
     "show_warnings": f"{_ASK}with SHOW WARNINGS",
     "warning_count": f"{_ASK}with SELECT @@warning_count",
     "get_server_info": "ask for it with SELECT VERSION()",
+}
+_MANNERS: Final = {
     "scroll backwards": "rows that were read are not kept; keep those that you want to see again",
 }
+REFUSALS: Final = Refusals(RefusedError, _NAMES, _MANNERS)
 
 
 class Session(ServerSession):
@@ -60,8 +69,3 @@ class Session(ServerSession):
     def too_large(self, text: str) -> Exception:
         """The same."""
         return err.DataError(text)
-
-
-def refuse(name: str) -> NoReturn:
-    """Raises `NotSupportedError` with the reason."""
-    raise err.NotSupportedError(f"{name} does not cross the database channel: {REFUSED[name]}")

@@ -44,13 +44,12 @@ from psycopg import (
     sql,
 )
 
-from penstock.channels.dbapi.link import current
+from penstock.channels.dbapi.link import current_or
 from penstock.channels.dbapi.postgresql.connection import Connection
 from penstock.channels.dbapi.postgresql.cursor import Cursor
 from penstock.channels.dbapi.postgresql.errors import Session
 from penstock.channels.dbapi.postgresql.result import Column
 from penstock.channels.dbapi.postgresql.transaction import Transaction
-from penstock.errors import ChannelError
 
 apilevel: Final = "2.0"
 #: Threads may share the module and connections: each call takes its turn.
@@ -77,12 +76,11 @@ def connect(
             "connect() takes autocommit, row_factory and cursor_factory only"
         )
         raise psycopg.NotSupportedError(msg)
-    try:
-        link = current()
-    except ChannelError as error:
-        raise psycopg.InterfaceError(str(error)) from error
     return Connection(
-        Session(link), autocommit=autocommit, row_factory=row_factory, cursor_factory=cursor_factory
+        Session(current_or(psycopg.InterfaceError)),
+        autocommit=autocommit,
+        row_factory=row_factory,
+        cursor_factory=cursor_factory,
     )
 
 

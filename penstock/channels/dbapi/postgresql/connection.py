@@ -14,8 +14,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from penstock.channels.dbapi.postgresql.cursor import Cursor
-from penstock.channels.dbapi.postgresql.errors import REFUSED, Session, refuse
+from penstock.channels.dbapi.postgresql.errors import REFUSALS, Session
 from penstock.channels.dbapi.postgresql.transaction import Transaction
+from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.connection import ServerConnection
 
 _LEVELS: Final = {level.name.replace("_", " "): level for level in IsolationLevel}
@@ -45,7 +46,7 @@ class Info:
         return TransactionStatus.INERROR if failed else TransactionStatus.INTRANS
 
 
-class Connection(ServerConnection):
+class Connection(Refusing, ServerConnection):
     """As `psycopg.Connection`; its database is the one in `database.url`."""
 
     Warning = psycopg.Warning
@@ -59,6 +60,7 @@ class Connection(ServerConnection):
     ProgrammingError = psycopg.ProgrammingError
     NotSupportedError = psycopg.NotSupportedError
 
+    refusals = REFUSALS
     broken = False
     """The loop has the connections: what breaks is a transaction, which ends with rollback()."""
 
@@ -155,7 +157,7 @@ class Connection(ServerConnection):
         """A cursor of this connection; with a name its result ends with its transaction, as on the server."""
         del scrollable, withhold
         if binary:
-            refuse("binary")
+            REFUSALS.refuse("binary")
         self.check()
         if name:
             return Cursor(self, name, row_factory=row_factory)
@@ -206,12 +208,6 @@ class Connection(ServerConnection):
                 self.commit()
         finally:
             self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in REFUSED:
-            refuse(name)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
 
     def note_failed(self, error: Exception) -> None:
         """The first error is the reason; those behind it only say that there was one."""

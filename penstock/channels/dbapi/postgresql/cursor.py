@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import sql
 
-from penstock.channels.dbapi.postgresql.errors import REFUSED, refuse
+from penstock.channels.dbapi.postgresql.errors import REFUSALS
 from penstock.channels.dbapi.postgresql.parameters import bound
 from penstock.channels.dbapi.postgresql.result import Column, Result, column
+from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.cursor import ServerCursor
 
 if TYPE_CHECKING:
     from penstock.channels.dbapi.postgresql.connection import Connection
 
 
-class Cursor(ServerCursor):
+class Cursor(Refusing, ServerCursor):
     """As `psycopg.Cursor`; with a name as `psycopg.ServerCursor`: its result ends with its transaction."""
 
+    refusals = REFUSALS
     _encoding = "utf-8"
 
     def __init__(self, connection: Connection, name: str = "", *, row_factory: Any = None) -> None:
@@ -84,7 +86,7 @@ class Cursor(ServerCursor):
         """Run one statement. Raises what psycopg raises."""
         del prepare
         if binary:
-            refuse("binary")
+            REFUSALS.refuse("binary")
         with self.using():
             self._make = None
             self.run(_text(query), None if params is None else bound(params))
@@ -93,7 +95,7 @@ class Cursor(ServerCursor):
     def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
         """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame."""
         if returning:
-            refuse("executemany(returning=True)")
+            REFUSALS.refuse("executemany(returning=True)")
         with self.using():
             self.run_many(_text(query), params_seq, bound)
 
@@ -129,7 +131,7 @@ class Cursor(ServerCursor):
             self._check_has_rows()
             is_there = self.skip(value, mode)
             if is_there is None:
-                refuse("scroll backwards")
+                REFUSALS.refuse("scroll backwards")
             if not is_there:
                 msg = "position out of bound"
                 raise IndexError(msg)
@@ -142,10 +144,6 @@ class Cursor(ServerCursor):
     def nextset(self) -> None:
         """None: a statement over the channel has one result."""
 
-    def copy(self, *_args: Any, **_options: Any) -> NoReturn:
-        """Raises `NotSupportedError`."""
-        refuse("copy")
-
     def __next__(self) -> Any:
         with self.using():
             for row in self._made(1):
@@ -157,12 +155,6 @@ class Cursor(ServerCursor):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in REFUSED:
-            refuse(name)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
 
     def closed_error(self) -> Exception:
         """As psycopg words it."""

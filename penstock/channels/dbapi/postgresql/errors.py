@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import psycopg
 from psycopg import errors
 from psycopg.pq import DiagnosticField
 
 from penstock.channels.db.calls import Failed
+from penstock.channels.dbapi.refusals import Refusals
 from penstock.channels.dbapi.server.session import ServerSession
 
 _BUILTINS: Final = frozenset({"OverflowError", "TypeError", "ValueError", "IndexError"})
@@ -21,7 +22,12 @@ _COPY: Final = "COPY is a stream of its own between driver and server; use execu
 _PREPARED: Final = "a prepared transaction outlives the connection that the loop lends for it"
 _MAPS: Final = "values are made into their types on the loop's side; convert them in the handler"
 
-REFUSED: Final = {
+
+class RefusedError(psycopg.NotSupportedError, AttributeError):
+    """Raised for what cannot cross."""
+
+
+_NAMES: Final = {
     **dict.fromkeys(("pgconn", "fileno", "wait"), _HANDLE),
     **dict.fromkeys(
         (
@@ -42,10 +48,13 @@ REFUSED: Final = {
     "adapters": _MAPS,
     "copy": _COPY,
     "pipeline": "a statement crosses with its answer; executemany crosses once",
+}
+_MANNERS: Final = {
     "executemany(returning=True)": "it would bring a result a row; insert several rows with one INSERT … RETURNING",
     "binary": "which format a value has between driver and server is the loop's business",
     "scroll backwards": "rows that were read are not kept; keep those that you want to see again",
 }
+REFUSALS: Final = Refusals(RefusedError, _NAMES, _MANNERS)
 
 
 class Session(ServerSession):
@@ -75,12 +84,3 @@ class Session(ServerSession):
     def too_large(self, text: str) -> Exception:
         """The same."""
         return psycopg.DataError(text)
-
-
-class RefusedError(psycopg.NotSupportedError, AttributeError):
-    """Raised for what cannot cross; an AttributeError too, so that `hasattr` says no."""
-
-
-def refuse(name: str) -> NoReturn:
-    """Raises `NotSupportedError` with the reason."""
-    raise RefusedError(f"{name} does not cross the database channel: {REFUSED[name]}")

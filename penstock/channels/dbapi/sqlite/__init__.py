@@ -43,11 +43,10 @@ from sqlite3 import (
 )
 from typing import Any, Final
 
-from penstock.channels.dbapi.link import current
+from penstock.channels.dbapi.link import current_or
 from penstock.channels.dbapi.sqlite.connection import LEGACY_TRANSACTION_CONTROL, Connection
 from penstock.channels.dbapi.sqlite.cursor import Cursor
 from penstock.channels.dbapi.sqlite.session import Session
-from penstock.errors import ChannelError
 
 apilevel: Final = "2.0"
 #: Threads may share the module and, with `check_same_thread=False`, connections: each call takes its turn.
@@ -98,12 +97,8 @@ def connect(  # noqa: PLR0917 - the driver's signature
     if detect_types:
         msg = "detect_types: declared types of columns do not cross the channel; convert the values in the handler"
         raise sqlite3.NotSupportedError(msg)
-    try:
-        link = current()
-    except ChannelError as error:
-        raise sqlite3.InterfaceError(str(error)) from error
     return factory(
-        Session(link),
+        Session(current_or(sqlite3.InterfaceError)),
         isolation_level=isolation_level,
         check_same_thread=check_same_thread,
         autocommit=autocommit,

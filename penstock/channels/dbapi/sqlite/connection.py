@@ -16,9 +16,10 @@ from msgspec import Raw
 from penstock.channels import wire
 from penstock.channels.db.calls import Chunk, Ran, Run
 from penstock.channels.db.statements import READS, verb_of
+from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.rows import is_one
 from penstock.channels.dbapi.sqlite.cursor import Cursor
-from penstock.channels.dbapi.sqlite.refusals import REFUSED, refuse
+from penstock.channels.dbapi.sqlite.refusals import REFUSALS
 from penstock.channels.dbapi.sqlite.savepoints import Savepoints
 from penstock.channels.dbapi.sqlite.session import Session, wrong
 
@@ -41,7 +42,7 @@ _READ_UNCOMMITTED: Final = re.compile(
 _NOTHING: Final = Ran(None, Chunk([], is_last=True))
 
 
-class Connection:
+class Connection(Refusing):
     """As `sqlite3.Connection`; its file is the one in `database.url`."""
 
     Warning = sqlite3.Warning
@@ -54,6 +55,8 @@ class Connection:
     InternalError = sqlite3.InternalError
     ProgrammingError = sqlite3.ProgrammingError
     NotSupportedError = sqlite3.NotSupportedError
+
+    refusals = REFUSALS
 
     def __init__(
         self,
@@ -208,13 +211,7 @@ class Connection:
 
     def __call__(self, _statement: str) -> NoReturn:
         """Raises `NotSupportedError`."""
-        refuse("__call__")
-
-    def __getattr__(self, name: str) -> Any:
-        if name in REFUSED:
-            return lambda *_args, **_options: refuse(name)
-        msg = f"{type(self).__name__!r} object has no attribute {name!r}"
-        raise AttributeError(msg)
+        REFUSALS.refuse("a statement by calling the connection")
 
     def check(self) -> None:
         """Raises `ProgrammingError` when it is closed, or another thread's."""
@@ -328,7 +325,7 @@ class Connection:
         if verb == "SAVEPOINT":
             if not self.session.in_transaction:
                 # It is a transaction of its own, which ends with its release.
-                self._savepoints.begin_with(name)
+                self._savepoints.begin_with_one()
                 self.session.begin()
             ran = self.session.run(Run(statement), writes=True)
             self._savepoints.add(name)

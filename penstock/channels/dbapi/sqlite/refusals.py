@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Final, NoReturn
+from typing import Final
+
+from penstock.channels.dbapi.refusals import Refusals
 
 _CODE: Final = (
     "it is code of this process, which the loop's connection cannot call; do it in Python with the rows"
@@ -12,7 +14,12 @@ _SHARED: Final = "the loop's connections are shared by all workers, and it would
 _HANDLE: Final = "a handle into the library's memory cannot leave its process; read and write whole values"
 _WHOLE: Final = "the whole database would cross; use the sqlite3 module on the file itself"
 
-REFUSED: Final = {
+
+class RefusedError(sqlite3.NotSupportedError, AttributeError):
+    """Raised for what cannot cross."""
+
+
+_NAMES: Final = {
     **dict.fromkeys(
         (
             "create_function",
@@ -22,7 +29,6 @@ REFUSED: Final = {
             "set_authorizer",
             "set_progress_handler",
             "set_trace_callback",
-            "__call__",
         ),
         _CODE,
     ),
@@ -34,8 +40,7 @@ REFUSED: Final = {
     "blobopen": _HANDLE,
     "interrupt": "a worker waits for each answer; a handler's timeout ends what runs",
 }
-
-
-def refuse(name: str) -> NoReturn:
-    """Raises `NotSupportedError` with the reason."""
-    raise sqlite3.NotSupportedError(f"{name} does not cross the database channel: {REFUSED[name]}")
+_MANNERS: Final = {
+    "a statement by calling the connection": "a statement is compiled where it runs; execute it"
+}
+REFUSALS: Final = Refusals(RefusedError, _NAMES, _MANNERS)

@@ -27,7 +27,7 @@ class Savepoints:
             raise wrong("incomplete input")
         return (found["word"] or found["quoted"][1:-1]).upper()
 
-    def begin_with(self, _name: str) -> None:
+    def begin_with_one(self) -> None:
         """The next one is the transaction itself."""
         self._names.clear()
         self._is_transaction = True
