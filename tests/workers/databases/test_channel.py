@@ -183,6 +183,21 @@ def test_an_idle_transaction_fails_its_message_and_keeps_nothing(place: Place) -
     assert [number for number, *_ in place.rows()] == [5]
 
 
+@pytest.mark.parametrize("way", ["channel"])
+def test_a_message_that_waits_for_its_own_row_is_told_what_it_waited_for(server_place: Place) -> None:
+    server_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        ctx.connection.execute(text("UPDATE item SET n = 1"))
+        ctx.db.execute("UPDATE item SET n = 2")
+
+    with server_place.worker(handler, transaction_idle_s=0.2) as worker:
+        outcome = worker.run(1).outcome
+    assert isinstance(outcome, Raised)
+    assert "it was rolled back because it stood 0.2 s" in str(outcome)
+    assert "use one of the two in a message" in str(outcome)
+
+
 def test_what_a_handler_changes_on_the_connection_costs_the_next_one_nothing(place: Place) -> None:
     def spoil(_: int, ctx: Context) -> None:
         ctx.connection.execution_options(isolation_level="AUTOCOMMIT")

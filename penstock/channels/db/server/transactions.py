@@ -162,7 +162,9 @@ class Transactions:
         self._log.idle(transaction.caller, self._idle_s)
         why = (
             f"it was rolled back because it stood {self._idle_s:g} s without a statement (database.transaction_idle_s), "
-            "and others wait for its connection; nothing of it was kept"
+            "and others wait for its connection; nothing of it was kept. If its handler was waiting for another statement of its "
+            "own meanwhile (ctx.db beside ctx.connection), that one may have waited for a row that this transaction had locked: "
+            "use one of the two in a message"
         )
         self.abandon(transaction, why)
 
