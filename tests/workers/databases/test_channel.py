@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -196,6 +198,34 @@ def test_a_message_that_waits_for_its_own_row_is_told_what_it_waited_for(server_
     assert isinstance(outcome, Raised)
     assert "it was rolled back because it stood 0.2 s" in str(outcome)
     assert "use one of the two in a message" in str(outcome)
+
+
+@pytest.mark.parametrize("way", ["channel"])
+@pytest.mark.parametrize("is_block", [False, True])
+def test_a_worker_that_holds_the_only_connection_does_not_wait_for_it(
+    server_place: Place, is_block: bool
+) -> None:
+    server_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        # What is left early, or committed, is on its way back, and waited for.
+        for _row in ctx.db.stream("SELECT id FROM item"):
+            break
+        ctx.connection.execute(text("SELECT id FROM item"))
+        ctx.connection.commit()
+        with ctx.db.transaction():
+            ctx.db.fetch_all("SELECT id FROM item")
+        ctx.connection.execute(text("SELECT id FROM item"))
+        with ctx.db.transaction() if is_block else nullcontext():
+            ctx.db.fetch_all("SELECT id FROM item")
+
+    with server_place.worker(handler, server_connections=1, transaction_idle_s=30) as worker:
+        began_s = time.monotonic()
+        outcome = worker.run(1).outcome
+        assert time.monotonic() - began_s < 10
+    assert isinstance(outcome, Raised)
+    assert outcome.charged
+    assert "this worker's own transactions hold all 1 connections" in str(outcome)
 
 
 def test_what_a_handler_changes_on_the_connection_costs_the_next_one_nothing(place: Place) -> None:

@@ -233,6 +233,8 @@ class Runner:
             )
 
     async def _lend(self, caller: Caller, work: Work) -> Lent:
+        if caller.is_worker and self._transactions.held_idle_by(caller) >= self._pool.size:
+            raise _own_connections(self._pool.size)
         lent = await self._pool.lend(caller)
         if work.is_ending:
             await self._pool.give(lent)
@@ -275,6 +277,15 @@ def _unread() -> DatabaseError:
         "end or close it first; nothing was run"
     )
     return DatabaseError(msg, "ProgrammingError")
+
+
+def _own_connections(size: int) -> DatabaseError:
+    msg = (
+        f"this worker's own transactions hold all {size} connections (database.server_connections), and it would wait for "
+        "itself: set two for each worker that calls ctx.db beside ctx.connection, or use one of the two in a message; "
+        "nothing was run"
+    )
+    return DatabaseError(msg, "OperationalError")
 
 
 def _too_deep() -> DatabaseError:

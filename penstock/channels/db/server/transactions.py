@@ -98,6 +98,13 @@ class Transactions:
         """Its holder has ended it: nobody asks any more."""
         self._over.pop(number, None)
 
+    def held_idle_by(self, caller: Caller) -> int:
+        """How many of the caller's have a connection and nothing to do on it."""
+        return sum(
+            transaction.caller is caller and transaction.lent is not None and not transaction.waiting
+            for transaction in self._open.values()
+        )
+
     def is_open(self, number: int | None) -> bool:
         """False for none."""
         return number in self._open
