@@ -145,12 +145,13 @@ def test_an_error_that_the_handler_swallows_on_postgresql_commits_nothing_half(
 
 @pytest.mark.parametrize("way", ["channel"])
 def test_a_server_that_has_no_connection_left_brings_the_message_back_uncharged(server_place: Place) -> None:
+    numbers = " CROSS JOIN ".join(f"(SELECT 0 AS a UNION ALL SELECT 1) AS t{n}" for n in range(15))
+
     def handler(payload: int, ctx: Context) -> None:
-        put(ctx, payload)
-        engine = create_engine(f"{make_url(server_place.url).get_backend_name()}+penstock://")
-        # The one that there is belongs to this message's transaction.
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        # The one that there is has these rows on its wire.
+        with ctx.db.stream(f"SELECT repeat('x', 99) FROM {numbers}") as rows:
+            next(rows)
+            put(ctx, payload)
 
     with server_place.worker(handler, server_connections=1, wait_s=0.05) as worker:
         outcome = worker.run(1).outcome
