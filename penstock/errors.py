@@ -106,6 +106,10 @@ class DatabaseBusy(DatabaseError):  # noqa: N818
     """
 
 
+class DatabaseLost(DatabaseBusy):
+    """Raised when the connection to the database server was lost under a statement of `ctx.db`: its transaction is gone."""
+
+
 class DatabaseUnavailable(PenstockError):  # noqa: N818
     """Raised in a handler when the worker's own connection is lost and cannot be opened again in time.
 

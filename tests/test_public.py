@@ -17,7 +17,7 @@ PUBLIC = {
     "SQLProxy", "get_connection", "close_connection", "close_connections",
     "PenstockError", "ConfigurationError", "HandlerError", "PayloadError", "DeadlineExceeded",
     "BusError", "BusUnavailable", "TopologyMismatch", "PublishError", "Unroutable", "PublishTimeout", "NotCarried", "ClientError",
-    "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseUnavailable",
+    "ChannelError", "ChannelClosed", "DatabaseError", "DatabaseBusy", "DatabaseLost", "DatabaseUnavailable",
     "TransactionUndone", "ConnectionMisused",
     "ProxyError",
     "__version__",

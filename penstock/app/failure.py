@@ -26,13 +26,15 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(_carried(name), _carried(text[:MAX_TEXT_CHARS]), _carried(trace[-MAX_TRACEBACK_CHARS:]))
 
 
-def outcome_of(error: BaseException, *, charged: bool, commit_unknown: bool = False) -> Outcome:
+def outcome_of(
+    error: BaseException, *, charged: bool, commit_unknown: bool = False, lost_amid: bool = False
+) -> Outcome:
     """How a handler's run ended when it raised; `charged` counts only for what is not `Retry` or `Reject`."""
     if isinstance(error, Retry):
         return AskedRetry(error.delay, error.reason)
     if isinstance(error, Reject):
         return Rejected(error.reason)
-    return Raised(failure_of(error), charged=charged, commit_unknown=commit_unknown)
+    return Raised(failure_of(error), charged=charged, commit_unknown=commit_unknown, lost_amid=lost_amid)
 
 
 def _carried(text: str) -> str:

@@ -36,6 +36,8 @@ class History(Struct, frozen=True, array_like=True):
     """How often it came back from a service that may have ended with it; counted by us where the bus does not count."""
     alone: bool = False
     """Its next run is the only one of a suspect, and is counted beforehand: redelivered, that run ended its service."""
+    losses: int = 0
+    """Runs in a row that lost their connection to the database amid their work; the first ones are not charged."""
 
     @property
     def may_have_run(self) -> bool:

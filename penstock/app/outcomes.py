@@ -34,6 +34,8 @@ class Raised(Struct, frozen=True, array_like=True, tag=True):
     """False when the fault was not the message's: a lost database, a stopping channel."""
     commit_unknown: bool = False
     """The connection broke while it committed: the transaction may be durable all the same."""
+    lost_amid: bool = False
+    """Not charged, for a connection that lived when the handler took it and was lost in its hands: so only some times in a row."""
 
 
 class AskedRetry(Struct, frozen=True, array_like=True, tag=True):

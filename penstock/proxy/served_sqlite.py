@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Self, cast
 
-from penstock.channels.db.sqlite.guarding import would_stay
+from penstock.channels.db.sqlite.guarding import LASTING_METHODS, would_stay
 from penstock.errors import ConfigurationError
 from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
 
@@ -24,13 +25,43 @@ _PRAGMAS: Final = frozenset(
 
 
 class ServedSqlite(sqlite3.Connection):
-    """Everybody's connection, so that nobody may leave anything on it."""
+    """Everybody's connection, so that nobody may leave anything on it: statements that would are refused.
 
+    A function may use the driver's methods for its own time. `left` names the one that made the connection of no use to
+    others.
+    """
+
+    left: str | None = None
+    is_lent = False
+    """A function has it."""
     _is_ours = False
+
+    _undone_by: sqlite3.Error | None = None
+
+    def cursor(self, factory: Any = None) -> Any:
+        """As the driver's; a function's notices what undoes its transaction."""
+        if factory is None and self.is_lent:
+            factory = LentCursor
+        return super().cursor() if factory is None else super().cursor(factory)
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        """As the driver's, whose own goes past `cursor`."""
+        return self.cursor().execute(*args)  # type: ignore[no-any-return]
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        """As the driver's."""
+        return self.cursor().executemany(*args)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """As the driver's, but a function only says that it wants no more of it: its transaction has yet to end."""
+        if self.is_lent:
+            self.left = "close()"
+        else:
+            super().close()
 
     def guard(self) -> None:
         """From here on callers' statements come."""
-        self.set_authorizer(self._authorize)
+        sqlite3.Connection.set_authorizer(self, self._authorize)
 
     @contextmanager
     def ours(self) -> Iterator[None]:
@@ -41,10 +72,45 @@ class ServedSqlite(sqlite3.Connection):
         finally:
             self._is_ours = False
 
-    def reset(self) -> None:
-        """Take back what a function may have left."""
-        self.row_factory = None
-        self.text_factory = str
+    def let_go(self) -> None:
+        """It goes with the last result that is still read from it."""
+        # We are its authorizer, and would hold it until a garbage collection.
+        sqlite3.Connection.set_authorizer(self, None)
+
+    def note(self, _sql: str) -> None:
+        """Nothing: the authorizer has refused what would stay."""
+
+    def note_failed(self, _error: BaseException) -> None:
+        """Nothing: SQLite says by itself whether a transaction is open."""
+
+    def note_undone(self, error: sqlite3.Error) -> None:
+        """SQLite undid a function's transaction: outside of one each further statement of it would be committed by itself."""
+        if not self.in_transaction:
+            self._undone_by = error
+            with self.ours():
+                super().execute("BEGIN")
+
+    def forget_error(self) -> None:
+        """Somebody has rolled back."""
+        self._undone_by = None
+
+    def note_function(self) -> None:
+        """A function had the connection."""
+        self.is_lent = False
+        with suppress(sqlite3.ProgrammingError):  # it went past our `close`
+            self.row_factory = None
+            self.text_factory = str
+            if self.isolation_level is not None:
+                self.left = "isolation_level"
+
+    def why_over(self) -> str | None:
+        """In words, when SQLite has rolled back by itself (`INSERT OR ROLLBACK`, a full disk)."""
+        is_open = self.in_transaction and self._undone_by is None
+        return None if is_open else "by SQLite itself after an error"
+
+    def why_not_committed(self) -> str | None:
+        """As `why_over`."""
+        return self.why_over()
 
     def _authorize(
         self, action: int, first: str | None, second: str | None, schema: str | None, _inside: str | None
@@ -55,6 +121,45 @@ class ServedSqlite(sqlite3.Connection):
         # SQLite tells the name as it was written.
         is_denied = would_stay(action, second, schema) or (is_setting and str(first).lower() not in _PRAGMAS)
         return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
+
+
+class LentCursor(sqlite3.Cursor):
+    """The driver's cursor in a function's hands."""
+
+    def execute(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._inside(super().execute, args)
+
+    def executemany(self, *args: Any) -> Self:
+        """As the driver's."""
+        return self._inside(super().executemany, args)
+
+    def _inside(self, run: Callable[..., Self], args: tuple[Any, ...]) -> Self:
+        connection = cast("ServedSqlite", self.connection)
+        was_inside = connection.in_transaction
+        try:
+            return run(*args)
+        except sqlite3.Error as error:
+            if was_inside:
+                connection.note_undone(error)
+            raise
+
+
+def _noting(name: str) -> Callable[..., Any]:
+    method = getattr(sqlite3.Connection, name)
+
+    @functools.wraps(method)
+    def note(self: ServedSqlite, *args: Any, **options: Any) -> Any:
+        self.left = f"{name}()"
+        return method(self, *args, **options)
+
+    return note
+
+
+for _name in LASTING_METHODS:
+    # Some came with Python 3.12, some a build of it may lack.
+    if hasattr(sqlite3.Connection, _name):
+        setattr(ServedSqlite, _name, _noting(_name))
 
 
 def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSqlite:

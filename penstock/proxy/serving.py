@@ -9,16 +9,15 @@ from __future__ import annotations
 import socket
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
-from penstock.errors import FrameError
 from penstock.proxy import wire
 from penstock.proxy.functions import function_of
 from penstock.proxy.line import Line
 from penstock.proxy.results import ABANDONED_S, CHUNK_BYTES, Open, Results
 from penstock.proxy.served import Served
-from penstock.proxy.statements import Kind, inserts, kind_of, vacuums
+from penstock.proxy.statements import Kind, inserts, kind_of, returns, vacuums
 from penstock.proxy.values import packed, packed_row
 from penstock.workers.lifeline import die_at_hangup, ignore_stop_signals
 
@@ -66,15 +65,19 @@ class Subprocess:
             self._line.wait(ABANDONED_S)
             self._results.drop_abandoned()
         request = wire.decode_request(self._line.receive())
+        broken = False
         try:
             served.ready()
             self._do(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            served.note_failed(error)
             served.undo()
-            broken = served.is_broken()
+            broken = served.is_broken() and not served.is_spoilt
             self._send(self._failed(error), wire.LAST if broken else wire.DONE)
-            return not broken
-        return True
+        if served.is_spoilt:
+            # Behind the answer, which need not wait for it.
+            served.replace(is_read=len(self._results) > 0)
+        return not broken
 
     def _do(self, request: wire.Request) -> None:
         match request:
@@ -97,9 +100,9 @@ class Subprocess:
 
     def _end(self, *, commit: bool) -> None:
         served = self._served
-        if commit and not served.is_in_transaction():
-            why = served.why_over(self._boot.idle_s)
-            served.in_transaction = False
+        if commit and (why := served.why_not_committed(self._boot.idle_s)) is not None:
+            with suppress(Exception):  # it may be closed
+                served.end(commit=False)
             raise served.module.OperationalError(
                 f"the transaction has been rolled back, {why}: nothing of it was committed"
             )
@@ -112,10 +115,7 @@ class Subprocess:
 
     def _run_statement(self, request: wire.Statement) -> None:
         served = self._served
-        if not request.commits and self._boot.writes and not served.is_in_transaction():
-            raise served.module.OperationalError(
-                f"the transaction has been rolled back, {self._served.why_over(self._boot.idle_s)}; begin again"
-            )
+        self._prepare(request)
         cursor = self._executed(request)
         lastrowid = getattr(cursor, "lastrowid", None)
         if served.is_sqlite and (request.many or not inserts(request.sql)):
@@ -144,45 +144,70 @@ class Subprocess:
             self._results.make_room(result)
         else:
             served.settle(commits=request.commits)
-        if self._send_part(answer, result, whole=False):
+        if self._send_part(answer, result):
             self._results.add(request.cursor, result)
         else:
             result.close()
 
+    def _prepare(self, request: wire.Statement) -> None:
+        served = self._served
+        # First: a ROLLBACK by text makes good what the server has undone.
+        served.note(request.sql)
+        if not request.commits and self._boot.writes and (why := served.why_over(self._boot.idle_s)):
+            raise served.module.OperationalError(f"the transaction has been rolled back, {why}; begin again")
+        if served.is_sqlite and request.commits and request.cursor == 0 and returns(request.sql):
+            # With its last row it would be committed, which may be too long to be sent.
+            served.begin_statement()
+
     def _executed(self, request: wire.Statement) -> Any:
-        cursor = self._served.connection.cursor()
+        served = self._served
+        cursor = served.cursor()
         if request.many:
             cursor.executemany(request.sql, request.parameters)
         elif request.parameters:
             cursor.execute(request.sql, request.parameters)
         else:
             # Without parameters a % is a % to drivers that format.
-            with self._served.ours() if vacuums(request.sql) else nullcontext():
+            with served.ours() if vacuums(request.sql) else nullcontext():
                 cursor.execute(request.sql)
         return cursor
 
     def _send_whole(self, answer: wire.Result | wire.Rows, result: Open, *, commits: bool) -> None:
-        # The last rows follow the commit, so that nobody takes for done what was not.
-        if not answer.more:
-            self._served.settle(commits=commits)
-        while self._send_part(answer, result, whole=True):
+        # The last rows follow the commit, so that nobody takes for done what was not; the commit waits until they can be sent.
+        so = (
+            "and the statement was rolled back"
+            if commits
+            else "the statement has run, and its transaction goes on"
+        )
+        frame = self._frame_of(answer, result, so)
+        while answer.more:
+            self._line.send(frame, wire.MORE)
             answer = wire.Rows(*result.next_rows())
-            if not answer.more:
-                self._served.settle(commits=commits)
+            frame = self._frame_of(answer, result, so)
+        self._served.settle(commits=commits)
+        self._line.send(frame, wire.DONE)
         result.close()
 
-    def _send_part(self, answer: wire.Result | wire.Rows, result: Open, *, whole: bool) -> bool:
-        """True when there is more to send."""
-        try:
-            self._send(answer, wire.MORE if whole and answer.more else wire.DONE)
-        except FrameError as error:
+    def _frame_of(self, answer: wire.Result | wire.Rows, result: Open, so: str) -> bytes:
+        """Raises the driver's `DataError`, and closes the result, when it is too long."""
+        frame = wire.encode(answer)
+        limit = self._boot.frame_bytes
+        if len(frame) > limit - len(wire.DONE):
             result.close()
-            raise self._served.module.DataError(f"a row is too long for the proxy: {error}") from None
+            raise self._served.module.DataError(
+                f"a row is too long for the proxy, {len(frame)} bytes where frame_bytes is {limit}; {so}: select less of it, or "
+                "raise frame_bytes"
+            )
+        return frame
+
+    def _send_part(self, answer: wire.Result | wire.Rows, result: Open) -> bool:
+        """True when there is more to send."""
+        self._line.send(self._frame_of(answer, result, "the rest of the result is closed"), wire.DONE)
         return answer.more
 
     def _send_rows(self, number: int) -> None:
         result = self._results.find(number)
-        if not self._send_part(wire.Rows(*result.next_rows(CHUNK_BYTES)), result, whole=False):
+        if not self._send_part(wire.Rows(*result.next_rows(CHUNK_BYTES)), result):
             self._results.drop([number])
 
     def _run_function(self, request: wire.Run) -> None:
@@ -191,18 +216,35 @@ class Subprocess:
         if request.commits:
             served.begin()
         try:
-            value = packed(function(served.connection, *request.arguments))
-        except BaseException:
-            served.reset()
+            with served.lent():
+                value = function(served.connection, *request.arguments)
+            answer = self._returned(value, request)
             if request.commits:
-                self._end(commit=False)
+                self._end(commit=True)
+        except BaseException:
+            if request.commits:
+                # One that cannot even roll back is closed, or broken, which is looked at next.
+                with suppress(Exception):
+                    self._end(commit=False)
             raise
-        served.reset()
-        if request.commits:
-            self._end(commit=True)
-        elif not served.is_sqlite:
-            served.end(commit=False)
-        self._send(wire.Value(value))
+        if not request.commits:
+            served.undo()
+        self._line.send(answer, wire.DONE)
+
+    def _returned(self, value: Any, request: wire.Run) -> bytes:
+        """A function's value on its way, which must not fail behind a commit. Raises `TypeError`, and the driver's `DataError`."""
+        so = "the function has run" + (", and its transaction was rolled back: " if request.commits else ": ")
+        try:
+            answer = wire.encode(wire.Value(packed(value)))
+        except TypeError as error:
+            msg = f"{error}; {so}return something else"
+            raise TypeError(msg) from None
+        if len(answer) > self._boot.frame_bytes - len(wire.DONE):
+            raise self._served.module.DataError(
+                f"what the function returned is too long for the proxy, {len(answer)} bytes where frame_bytes is "
+                f"{self._boot.frame_bytes}; {so}return less, or raise frame_bytes"
+            )
+        return answer
 
     def _carried(self, rows: list[Any]) -> list[Any]:
         # SQLite's values are msgpack's, unless somebody asked for its converters.

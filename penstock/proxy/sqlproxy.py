@@ -53,7 +53,8 @@ class SQLProxy:
     without a statement for `transaction_idle_s` seconds is rolled back. No row and no parameter is longer than
     `frame_bytes`. In one subprocess up to `results` results may be half read.
 
-    Raises `ConfigurationError` for a driver that is not installed, a database in memory or an unknown option of SQLite's.
+    Raises `ConfigurationError` for a driver that is not installed, a database in memory, an unknown option of SQLite's, or a
+    server's connection that would commit by itself.
     """
 
     apilevel = "2.0"
@@ -81,6 +82,12 @@ class SQLProxy:
             check_options(name, options)
             # A daemon changes its folder later.
             name = os.path.abspath(str(name))  # noqa: PTH100 - a link stays a link
+        elif options.get("autocommit"):
+            msg = (
+                f"SQLProxy(driver={driver!r}) does not take autocommit: half of a transaction that fails would stay. Leave it out; a "
+                "single statement is committed when execute returns"
+            )
+            raise ConfigurationError(msg)
         try:
             self.driver = import_module(driver)
         except ImportError:
@@ -143,7 +150,12 @@ class SQLProxy:
         Raises `ConfigurationError` for a function that has no place to be imported from, `TypeError` for a value that
         cannot cross, what the function raised if that is Python's own or the driver's, else `ProxyError`.
         """
-        request = wire.Run(*name_of(function), [packed(argument) for argument in arguments], write)
+        name = name_of(function)
+        try:
+            request = wire.Run(*name, [packed(argument) for argument in arguments], write)
+        except TypeError as error:
+            msg = f"{error}; nothing was run with it"
+            raise TypeError(msg) from None
         (part,) = self.pool(writes=write).exchange(wire.encode(request))
         answer = decoded(part, self.driver)
         assert isinstance(answer, wire.Value)

@@ -66,3 +66,9 @@ def inserts(sql: str) -> bool:
     """True when the statement may say which row it inserted."""
     found = _FIRST_WORDS.match(sql)
     return found is not None and (found["first"] or "").upper() in ("INSERT", "REPLACE", "WITH")
+
+
+@lru_cache(maxsize=1024)
+def returns(sql: str) -> bool:
+    """True when a change may give rows; the word in a text is a false alarm."""
+    return "RETURNING" in sql.upper()

@@ -107,7 +107,7 @@ def parameters_of(parameters: Any, driver: ModuleType) -> Any:
     try:
         return packed_parameters(parameters)
     except TypeError as error:
-        raise driver.ProgrammingError(str(error)) from None
+        raise driver.ProgrammingError(f"{error}; nothing was run with it") from None
 
 
 def batches(rows: Iterable[Any], driver: ModuleType) -> Iterator[list[Any]]:

@@ -73,8 +73,19 @@ def packed(value: Any) -> Any:  # noqa: PLR0911 - one line a type
     if kind is tuple:
         return Ext(_TUPLE, _encode([packed(item) for item in value]))
     if kind is dict:
-        return {packed(key): packed(item) for key, item in value.items()}
+        return {_packed_key(key): packed(item) for key, item in value.items()}
     return _packed_rare(value)
+
+
+def _packed_key(key: Any) -> Any:
+    found = packed(key)
+    if isinstance(found, Ext):
+        msg = (
+            f"a dict with the key {key!r} cannot cross between processes: its keys may be text, bytes, None and numbers of "
+            "up to 64 bits, but no Decimal"
+        )
+        raise TypeError(msg)
+    return found
 
 
 def packed_row(row: Any) -> Any:
@@ -110,7 +121,7 @@ def _packed_rare(value: Any) -> Any:
         return float(value)
     msg = (
         f"a {type(value).__module__}.{type(value).__qualname__} cannot cross between processes: numbers, text, bytes, None, "
-        "Decimal, dates and times, UUID, and lists, tuples and dicts of them can; nothing was run with it"
+        "Decimal, dates and times, UUID, and lists, tuples and dicts of them can"
     )
     raise TypeError(msg)
 

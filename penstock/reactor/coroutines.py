@@ -28,7 +28,7 @@ from penstock.channels.db.preparing import Preparer
 from penstock.channels.jobs import message_info
 from penstock.channels.service import Caller, Service
 from penstock.config.limits import LimitsSection
-from penstock.errors import DatabaseBusy, DeadlineExceeded, PayloadError
+from penstock.errors import DatabaseBusy, DatabaseLost, DeadlineExceeded, PayloadError
 from penstock.reactor.settle import Settle
 from penstock.reactor.side_tasks import SideTasks
 from penstock.reactor.work import Served, Work, job_of, note_run
@@ -137,7 +137,11 @@ class Coroutines:
                     f"the handler ran longer than its timeout of {handler.options.timeout_s:g} s"
                 )
                 return outcome_of(exceeded.with_traceback(error.__traceback__), charged=True)
-            return outcome_of(error, charged=not isinstance(error, DatabaseBusy))
+            return outcome_of(
+                error,
+                charged=not isinstance(error, DatabaseBusy),
+                lost_amid=isinstance(error, DatabaseLost),
+            )
         return Returned(published) if published else DONE
 
     def _context(self, work: Work, bus: LocalBus, caller: Caller) -> AsyncContext:

@@ -4,12 +4,15 @@
 |-------------|-------------------------------------|-------------|
 | Returned    | publish what it published, then ack |             |
 | Raised      | retry after the policy's backoff    | dead letter |
+| uncharged   | retry after a second                | the same    |
+| lost amid   | retry after a second, 10 in a row   | as Raised   |
 | AskedRetry  | retry after the asked delay         | dead letter |
 | Died        | retry after the policy's backoff    | dead letter |
 | Rejected    |                                     | dead letter |
 | Unreadable  |                                     | dead letter |
 
-A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
+"Uncharged" is a `Raised` that is not the message's fault; "lost amid" is one whose connection to the database was lost in
+its hands. That is a server that restarts, or the message itself, which would come back for ever. A retry and a dead letter are publishes that are confirmed before the ack: where loss and duplication compete,
 duplication wins. What is decided of a delivery before it runs, because it may have ended a whole service, is below.
 """
 
@@ -40,6 +43,8 @@ from penstock.reactor.suspicion import SUSPECT_DELIVERIES
 
 #: Wait before a run that is not charged, seconds: the database or the bus is on its way back.
 UNCHARGED_DELAY_S: Final = 1.0
+#: Runs in a row that may lose their connection to the database amid their work and are not charged; those after them are.
+MOST_UNCHARGED_LOSSES: Final = 10
 
 
 class Verdict(Enum):
@@ -103,13 +108,15 @@ class Judge:
             case Unreadable(reason=reason, failure=failure):
                 return case.dead(Cause.UNREADABLE, history, reason, failure)
             case AskedRetry(delay_s=delay_s, reason=reason):
-                return self._after_failure(case, f"retry asked for: {reason}", None, delay_s)
+                return self._after_failure(case, history, f"retry asked for: {reason}", None, delay_s)
             case Raised(failure=failure, charged=True):
                 return self._after_failure(
-                    case, f"the handler raised {failure.type}: {failure.text}", failure, None
+                    case, history, f"the handler raised {failure.type}: {failure.text}", failure, None
                 )
             case Raised(failure=failure):
                 known = replace(history, commit_unknown=history.commit_unknown or outcome.commit_unknown)
+                if outcome.lost_amid:
+                    return self._after_loss(case, known, failure)
                 return case.retry(known, UNCHARGED_DELAY_S, f"not its fault: {failure.type}: {failure.text}")
             case Died():
                 return self._after_death(case, outcome)
@@ -145,10 +152,30 @@ class Judge:
         history = replace(delivery.history, alone=False, starts=starts)
         return _Case(delivery, handler, now_s).counted(history, "it was to run alone and is handed back")
 
+    def _after_loss(self, case: _Case, history: History, failure: Failure) -> Decision:
+        losses = history.losses + 1
+        if losses <= MOST_UNCHARGED_LOSSES:
+            words = f"its connection to the database was lost: {failure.type}: {failure.text}"
+            return case.retry(replace(history, losses=losses), UNCHARGED_DELAY_S, f"not its fault: {words}")
+        reason = (
+            f"its connection to the database was lost amid its work {losses} times in a row, and counts as its failure after "
+            f"{MOST_UNCHARGED_LOSSES}: look for a statement of the handler that ends its connection, and for a time limit of "
+            "the server's that it outlasts inside its transaction (idle_in_transaction_session_timeout, wait_timeout); then "
+            f"replay it. The last time: {failure.type}: {failure.text}"
+        )
+        return self._after_failure(case, history, reason, failure, None, losses=losses)
+
     def _after_failure(
-        self, case: _Case, reason: str, failure: Failure | None, delay_s: float | None
+        self,
+        case: _Case,
+        history: History,
+        reason: str,
+        failure: Failure | None,
+        delay_s: float | None,
+        *,
+        losses: int = 0,
     ) -> Decision:
-        history = _failed(case.delivery.history, case.now_s)
+        history = _failed(replace(history, losses=losses), case.now_s)
         policy = case.handler.options.retry
         if history.attempts >= policy.attempts:
             tries = "1 attempt" if history.attempts == 1 else f"{history.attempts} attempts"
@@ -161,6 +188,7 @@ class Judge:
         history = _failed(case.delivery.history, case.now_s)
         history = replace(
             history,
+            losses=0,
             crashes=history.crashes + 1,
             commit_unknown=history.commit_unknown or died.commit_unknown,
         )

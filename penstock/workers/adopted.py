@@ -100,12 +100,13 @@ class AdoptedDatabase:
         """
         self.rollback()
         self._handler = handler
-        self._kind.has_lost_connection = self._is_too_long = False
+        self._kind.forget_losses()
+        self._is_too_long = False
         if self._is_away and handler in self._handlers_with_database:
             # What it raises is raised again once the handler wants its connection.
             with suppress(ConfigurationError):
                 self._wait_until_back()
-            self._kind.has_lost_connection = False
+            self._kind.forget_losses()
         self._is_running = True
         self._isolation = isolation or self._section.isolation_level
         if self._checkouts is not None:
@@ -211,6 +212,10 @@ class AdoptedDatabase:
             return False
         return self._kind.has_lost_connection or any(self._kind.is_lost(cause) for cause in chain_of(error))
 
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_lost_amid`."""
+        return self._kind.had_connection and self.is_lost(error)
+
     def is_conflict(self, error: BaseException) -> bool:
         """As `OwnConnection.is_conflict`."""
         return any(self._kind.is_conflict(cause) for cause in chain_of(error))
@@ -277,6 +282,7 @@ class AdoptedDatabase:
         if connection is None:
             # It is the connecting that failed, unless we refused it.
             lost = not isinstance(found, PenstockError)
+            self._kind.had_connection &= not lost
         else:
             lost = context.is_disconnect or self._kind.is_lost(found)
             self._refuse_too_long(context)

@@ -116,7 +116,7 @@ class OwnConnection:
                 handler, "the worker's own, which it holds since it began; this handler has not used it yet"
             )
         if self._kind is not None:
-            self._kind.has_lost_connection = False
+            self._kind.forget_losses()
         if self._held is None and handler in self._handlers_with_database:
             # What it raises is raised again, and reported, once the handler touches the connection.
             with suppress(ConfigurationError):
@@ -231,6 +231,10 @@ class OwnConnection:
             isinstance(cause, DatabaseUnavailable) or kind.is_lost(cause) for cause in chain_of(error)
         )
 
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """True when it is lost and lived when the handler took it: not for a server that could not be reached, or a file."""
+        return self._kind is not None and self._kind.had_connection and self.is_lost(error)
+
     def is_conflict(self, error: BaseException) -> bool:
         """True when the message failed for another transaction: a deadlock, a serialization failure, a lock not had in time."""
         kind = self._kind
@@ -262,6 +266,7 @@ class OwnConnection:
         self._test(kind)
         held = self._held or self._reopen()
         if held is None:
+            kind.had_connection = False
             msg = (
                 f"the database {kind.address} cannot be reached; the message was rolled back and comes again, "
                 "uncharged. The log says what was tried"
@@ -324,9 +329,8 @@ class OwnConnection:
         if fault is not None:
             self._log.warning(
                 "the worker's database connection cannot be used; opening a new one",
-                database=str(kind.address),
-                reason=fault,
-            )
+                database=str(kind.address), reason=fault,
+            )  # fmt: skip
             self._discard()
 
     def _end_message(self, message: MessageConnection, kind: DatabaseKind) -> None:
@@ -351,9 +355,8 @@ class OwnConnection:
             self._reported.add((self._handler, left))
             self._log.info(
                 "a handler changed the worker's database connection, which is replaced",
-                handler=self._handler,
-                left=left,
-            )
+                handler=self._handler, left=left,
+            )  # fmt: skip
 
     def _discard(self) -> None:
         message, held, kind = self._message, self._held, self._kind
@@ -371,9 +374,8 @@ class OwnConnection:
             except Exception as error:  # noqa: BLE001 - it is thrown away in any case, and may well be broken
                 self._log.debug(
                     "closing the database connection failed",
-                    database=str(kind.address),
-                    error=kind.words_of(error),
-                )
+                    database=str(kind.address), error=kind.words_of(error),
+                )  # fmt: skip
 
 
 def kind_of(section: DatabaseSection) -> DatabaseKind:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from random import Random
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -38,9 +40,12 @@ from penstock.app.outcomes import (
 )
 from penstock.channels.jobs import Job, message_info
 from penstock.channels.recorder import Phase
-from penstock.errors import ChannelClosed, DatabaseBusy, HandlerError, PayloadError
+from penstock.errors import ChannelClosed, DatabaseBusy, DatabaseLost, HandlerError, PayloadError
 from penstock.workers.conflicts import wait_before_rerun
 from penstock.workers.deadline import SoftDeadline
+
+#: Of a handler's forked child that came back from the handler; EX_SOFTWARE in sysexits.h.
+FORKED_EXIT_CODE: Final = 70
 
 
 class MessageDatabase(WorkerDatabase, Protocol):
@@ -73,6 +78,10 @@ class MessageDatabase(WorkerDatabase, Protocol):
 
     def is_lost(self, error: BaseException) -> bool:
         """True when the error means that the connection broke, not that the statement was wrong."""
+        ...
+
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """True when it is lost and lived when the handler took it: then the message itself may be why."""
         ...
 
     def is_conflict(self, error: BaseException) -> bool:
@@ -236,6 +245,7 @@ class Executor:
 
     def _handle(self, handler: AnyHandler, payload: Any, job: Job) -> None:
         timeout_s = handler.options.timeout_s
+        pid = os.getpid()
         if timeout_s is not None:
             # The time is for all runs together: the reactor's hard deadline counts from the first.
             self._deadline.arm(timeout_s, spent_s=time.monotonic() - self._began_s)
@@ -250,6 +260,8 @@ class Executor:
                     f"handler {handler.name} returned a coroutine that nobody awaits, so nothing was done; write async def"
                 )
         finally:
+            if os.getpid() != pid:
+                _end_forked(handler.name)
             if timeout_s is not None:
                 self._deadline.disarm()
 
@@ -269,4 +281,21 @@ class Executor:
         faultless = (
             isinstance(error, ChannelClosed | DatabaseBusy) or is_lost or self._database.is_busy(error)
         )
-        return outcome_of(error, charged=not faultless, commit_unknown=is_committing and is_lost)
+        return outcome_of(
+            error,
+            charged=not faultless,
+            commit_unknown=is_committing and is_lost,
+            lost_amid=isinstance(error, DatabaseLost) or self._database.is_lost_amid(error),
+        )
+
+
+def _end_forked(handler: str) -> NoReturn:
+    """In a process that the handler forked: it would commit, answer and go on as a second worker on the same sockets."""
+    words = (
+        f"penstock: handler {handler} forked, and its child came back from the handler: the child is ended, and its message is "
+        "the parent's alone. End it inside the handler with os._exit(), or use subprocess\n"
+    )
+    with suppress(OSError):
+        # No line of the log: the channel is the parent's.
+        os.write(2, words.encode())
+    os._exit(FORKED_EXIT_CODE)

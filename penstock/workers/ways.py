@@ -87,6 +87,10 @@ class DatabaseWays:
         """As `OwnConnection.is_lost`."""
         return self._current.is_lost(error)
 
+    def is_lost_amid(self, error: BaseException) -> bool:
+        """As `OwnConnection.is_lost_amid`."""
+        return self._current.is_lost_amid(error)
+
     def is_conflict(self, error: BaseException) -> bool:
         """As `OwnConnection.is_conflict`."""
         return self._current.is_conflict(error)

@@ -45,6 +45,7 @@ def test_a_delay_that_no_bus_keeps_is_refused_in_the_handler(delay: float) -> No
         Unreadable("reason", Failure("ValueError", "text")),
         Unreadable("reason"),
         Raised(Failure("ValueError", "text", "trace"), charged=False, commit_unknown=True),
+        Raised(Failure("ValueError", "text", "trace"), charged=False, lost_amid=True),
         Died("signal 9, SIGKILL", "handler"),
         Died("signal 9, SIGKILL", "committing", commit_unknown=True, peak_bytes=2**40, stack="File…"),
     ],

@@ -100,7 +100,10 @@ async def test_what_was_not_set_arrives_as_none(bus: Bus, declared: Declared) ->
         History(replays=2, past='[{"reason": "é"}]'),
         History(starts=2),
         History(alone=True),
-        History(3, 2, 1_700_000_000.25, commit_unknown=True, replays=1, past="[]", starts=1, alone=True),
+        History(losses=7),
+        History(
+            3, 2, 1_700_000_000.25, commit_unknown=True, replays=1, past="[]", starts=1, alone=True, losses=11
+        ),
     ],
 )
 async def test_history_that_penstock_wrote_comes_back(bus: Bus, declared: Declared, history: History) -> None:

@@ -155,12 +155,6 @@ def test_a_function_reduces_rows_where_they_are(proxy: SQLProxy) -> None:
     assert proxy.run(functions.reduced, 998) == 998 + 999
 
 
-def test_what_a_function_left_on_the_connection_is_gone_for_the_next(path: Path) -> None:
-    with SQLProxy(path, processes=1) as proxy:
-        proxy.run(functions.leave_a_mess)
-        assert proxy.execute("SELECT 'text'") == [("text",)]
-
-
 def nested() -> Any:
     def inner(_connection: Any) -> None: ...
 
@@ -219,11 +213,11 @@ def test_exceptions_are_the_driver_s_python_s_or_told_in_words(proxy: SQLProxy) 
 
 
 def test_what_cannot_cross_is_refused_on_either_way(proxy: SQLProxy) -> None:
-    with pytest.raises(sqlite3.ProgrammingError, match="cannot cross"):
+    with pytest.raises(sqlite3.ProgrammingError, match=r"cannot cross.*; nothing was run with it"):
         proxy.execute("SELECT ?", (object(),))
-    with pytest.raises(TypeError, match="cannot cross"):
+    with pytest.raises(TypeError, match=r"cannot cross.*; nothing was run with it"):
         proxy.run(functions.same, object())
-    with pytest.raises(TypeError, match="cannot cross"):
+    with pytest.raises(TypeError, match=r"cannot cross.*; the function has run: return something else"):
         proxy.run(functions.unreturnable)
     with pytest.raises(UnicodeEncodeError):
         proxy.execute("SELECT ?", ("\ud800",))

@@ -89,6 +89,70 @@ def test_what_was_not_the_messages_fault_is_not_charged() -> None:
     assert decision.publish[0].history == History(2, 0, NOW_S)
 
 
+LOST = Raised(Failure("OperationalError", "server closed the connection"), charged=False, lost_amid=True)
+
+
+def ends_of(outcome: Outcome, *, most: int, attempts: int = 2) -> list[Decision]:
+    """What becomes of a message that ends so again and again, until it is a dead letter."""
+    found: list[Decision] = []
+    history: History | None = History()
+    while history is not None and len(found) < most:
+        found.append(decide(outcome, policy=Backoff(attempts=attempts), history=history))
+        history = found[-1].publish[0].history
+    return found
+
+
+def test_a_message_that_loses_its_connection_each_time_is_charged_from_the_eleventh_run_and_ends() -> None:
+    ends = ends_of(LOST, most=20)
+
+    assert [end.verdict for end in ends] == [Verdict.RETRIED] * 11 + [Verdict.DEAD]
+    assert [end.attempts for end in ends] == [0] * 10 + [1, 2]
+    assert {end.publish[0].delay_s for end in ends[:10]} == {1.0}
+    assert "not its fault" in ends[9].reason
+    (letter,) = ends[-1].publish
+    reason = letter.headers[header_names.REASON]
+    assert isinstance(reason, str)
+    for words in (
+        "lost amid its work 12 times in a row",
+        "counts as its failure after 10",
+        "idle_in_transaction_session_timeout",
+        "server closed the connection (after 2 attempts)",
+    ):
+        assert words in reason
+    assert letter.headers[header_names.EXCEPTION] == "OperationalError"
+
+
+def test_a_fault_of_nobodys_that_is_no_lost_connection_comes_again_however_often() -> None:
+    ends = ends_of(Raised(FAILURE, charged=False), most=50)
+
+    assert {end.verdict for end in ends} == {Verdict.RETRIED}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "losses"),
+    [
+        (Raised(FAILURE), 0),
+        (AskedRetry(0.0, "busy"), 0),
+        (Died("exit code 1", "handler"), 0),
+        # It could not run: the next one is in a row with those before.
+        (Raised(FAILURE, charged=False), 7),
+    ],
+)
+def test_a_run_that_ends_otherwise_breaks_the_row_of_losses(outcome: Outcome, losses: int) -> None:
+    (again,) = decide(outcome, history=History(losses=7)).publish
+
+    assert again.history is not None
+    assert again.history.losses == losses
+
+
+def test_a_loss_amid_a_commit_that_is_charged_leaves_the_doubt() -> None:
+    doubtful = Raised(FAILURE, charged=False, commit_unknown=True, lost_amid=True)
+
+    (again,) = decide(doubtful, history=History(losses=10)).publish
+
+    assert again.history == History(1, 0, NOW_S, commit_unknown=True, losses=11)
+
+
 def test_a_handlers_own_delay_is_kept() -> None:
     assert decide(AskedRetry(12.5, "busy")).publish[0].delay_s == 12.5
 

@@ -166,6 +166,26 @@ def commits(payload: dict[str, Any], ctx: Context) -> None:
             os.kill(os.getpid(), 9)
 
 
+@app.handler("t.loses", retry=QUICK)
+def loses(payload: dict[str, Any], ctx: Context) -> None:
+    """Ends its own connection to the database, each time that it runs."""
+    ctx.log.info("begun")
+    ctx.connection.exec_driver_sql(payload["statement"])
+
+
+@app.handler("t.forks", retry=QUICK)
+def forks(payload: dict[str, Any], ctx: Context) -> None:
+    """Forks a child that comes back from the handler, and waits for it."""
+    note(ctx, "forks")
+    pid = os.fork()
+    if pid == 0:
+        if payload["raises"]:
+            raise ValueError("in the child")
+        return
+    _, status = os.waitpid(pid, 0)
+    ctx.log.info("the child has ended", code=os.waitstatus_to_exitcode(status))
+
+
 @app.handler("t.sleeps", retry=QUICK)
 def sleeps(payload: dict[str, Any], ctx: Context) -> None:
     """Takes its time, then has an effect: SQLite's one write lock is not held meanwhile."""

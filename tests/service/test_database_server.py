@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, select
 
+from penstock.app import header_names
 from penstock.errors import PenstockError
+from penstock.reactor import decide
 from tests.servers import Server
 from tests.service.application import effects, metadata
 from tests.service.running import running
 
 COUNT = 300
+#: Ends the connection that it is said on.
+SUICIDE = {"mariadb": "KILL CONNECTION_ID()", "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())"}
 
 
 @pytest.fixture(params=["mariadb", "postgresql"])
@@ -76,6 +80,28 @@ async def test_a_worker_killed_in_its_transaction_leaves_no_row_and_no_lock_on_t
     with engine.connect() as connection:
         assert connection.execute(select(effects.c.attempt)).all() == [(2,)]
     engine.dispose()
+
+
+@pytest.mark.parametrize("kind", list(SUICIDE))
+async def test_a_message_that_ends_its_own_connection_is_a_dead_letter_after_ten_runs_and_its_attempts(
+    kind: str,
+    bus_url: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decide, "UNCHARGED_DELAY_S", 0.02)
+    url: str = request.getfixturevalue(f"{kind}_url")
+
+    async with running(bus_url, tmp_path, only=("t.loses",), database={"url": url}) as service:
+        await service.publish("t.loses", {"statement": SUICIDE[kind]})
+        await service.settled(1)
+        (letter,) = await service.dead("t.loses")
+
+    runs = [line["attempt"] for line in service.lines if line["event"] == "begun"]
+    assert runs == [1] * 11 + [2, 3]
+    assert "lost amid its work 13 times in a row" in str(letter[header_names.REASON])
+    assert letter[header_names.ATTEMPTS] == 3
 
 
 async def test_a_service_with_more_workers_than_connections_does_not_start(

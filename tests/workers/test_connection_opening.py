@@ -97,6 +97,7 @@ def test_what_is_no_database_is_waited_for_too_because_it_may_be_replaced(tmp_pa
         (f"sqlite://pen:{CANARY}@host/app.db", "option that cannot be used: Invalid SQLite URL"),
         (f"mysql+pymysql://pen:{CANARY}@host/x?connect_timeout=soon", "option that cannot be used"),
         (f"mysql+pymysql://pen:{CANARY}@host/x?nonsense=1", "cannot be opened with these settings: TypeError: .*nonsense"),
+        (f"postgresql+psycopg://pen:{CANARY}@127.0.0.1:1/x?nonsense=1", 'cannot be opened with these settings: .*option "nonsense"'),
         (f"mysql+pymysql://pen@host/x?passwd={CANARY}&nonsense=1", "mysql[+]pymysql://pen@host/x cannot"),
     ],
 )  # fmt: skip
@@ -106,6 +107,15 @@ def test_what_will_never_work_is_said_at_once_and_without_the_password(url: str,
         worker.own.open()
     assert CANARY not in str(caught.value)
     assert worker.log == []
+    worker.own.close()
+
+
+def test_a_folder_is_no_database(tmp_path: Path) -> None:
+    worker = Worker(f"sqlite:///{tmp_path}")
+    with pytest.raises(
+        ConfigurationError, match=f"{tmp_path} is a folder: name a file in it, such as {tmp_path}/app.db"
+    ):
+        worker.own.open()
     worker.own.close()
 
 

@@ -26,6 +26,7 @@ CRASHES: Final = "x-penstock-crashes"
 FIRST_FAILED_AT: Final = "x-penstock-first-failed-at-unix-ms"
 STARTS: Final = "x-penstock-starts"
 ALONE: Final = "x-penstock-alone"
+LOSSES: Final = "x-penstock-losses"
 #: Longer than Penstock writes it: somebody else did.
 MAX_PAST_CHARS: Final = 8 * 1024
 DELIVERY_COUNT: Final = "x-delivery-count"
@@ -110,6 +111,8 @@ def to_properties(message: Outgoing, login: str) -> spec.Basic.Properties:
             headers[STARTS] = history.starts
         if history.alone:
             headers[ALONE] = True
+        if history.losses:
+            headers[LOSSES] = history.losses
     return spec.Basic.Properties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
@@ -153,6 +156,7 @@ def _history(headers: Mapping[str, Any]) -> History:
         past if isinstance(past, str) and len(past) <= MAX_PAST_CHARS else "",
         _whole(headers.get(STARTS)),
         headers.get(ALONE) is True,
+        _whole(headers.get(LOSSES)),
     )
 
 

@@ -28,13 +28,14 @@ def check_cap(kind: DatabaseKind, raw: Any, section: DatabaseSection, workers: i
     words = "worker opens" if workers == 1 else "workers open"
     streams = section.stream_connections
     fit = max(0, (most - _BESIDE_WORKERS) // each)
-    ways_out = [f"set workers.processes to {fit} or less"] if fit else []
+    ways_out = [f"workers.processes to {fit} or less"] if fit else []
     if streams and workers + _BESIDE_WORKERS <= most:
         ways_out.append("database.stream_connections to 0 if no handler calls ctx.stream")
-    ways_out.append(f"that limit to {need} or more, and higher for whoever else uses the server")
+    others = "" if allowed is None else ", and higher for whoever else uses the server"
+    ways_out.append(f"that limit to {need} or more{others}")
     msg = (
         f"{workers} {words} up to {workers * each} connections to {kind.address} (each its own and "
         f"{streams} for ctx.stream), and {_BESIDE_WORKERS} are wanted beside them (a worker that is being replaced, the "
-        f"health check): {need}, but there are {most} ({by}). The service does not start: {', or '.join(ways_out)}"
+        f"health check): {need}, but there are {most} ({by}). The service does not start: set {', or '.join(ways_out)}"
     )
     raise ConfigurationError(msg)

@@ -40,6 +40,8 @@ class DatabaseKind:
         self._left: str | None = None
         self.has_lost_connection = False
         """Set when a statement found the connection gone, though the handler may have caught that; whoever reads it resets it."""
+        self.had_connection = True
+        """False when no connection could be opened: then none was lost in the handler's hands. Reset with the other."""
         try:
             self.engine = self._create_engine(OneConnection)
         except (ArgumentError, TypeError, ValueError) as error:
@@ -52,6 +54,11 @@ class DatabaseKind:
             DBAPIError,
             OSError,
         )
+
+    def forget_losses(self) -> None:
+        """A message begins."""
+        self.has_lost_connection = False
+        self.had_connection = self.path is None
 
     def connect(self) -> PoolProxiedConnection:
         """Open the one connection. Raises what the driver raises."""
@@ -181,6 +188,8 @@ class DatabaseKind:
         return engine
 
     def _note_error(self, context: ExceptionContext) -> None:
+        if context.connection is None:
+            self.had_connection = False
         if self.is_lost(context.original_exception):
             self.has_lost_connection = True
 

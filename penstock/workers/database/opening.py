@@ -38,6 +38,8 @@ def open_patiently(
         attempt += 1
         try:
             held = kind.connect()
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001 - told apart below: what may pass, and what never will
             words = kind.words_of(error)
             if not kind.is_unreachable(error):

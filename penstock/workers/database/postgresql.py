@@ -200,6 +200,11 @@ class PostgreSQLKind(WatchingKind):
         if raw.pgconn.transaction_status != TransactionStatus.IDLE:
             super().end_transaction(raw, commit=commit)
 
+    def is_unreachable(self, error: BaseException) -> bool:
+        """As for any database, but for an option that libpq does not know: no server was asked then."""
+        is_option = isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+        return not is_option and super().is_unreachable(error)
+
     def is_lost(self, error: BaseException) -> bool:
         """By the server's word for it, and by the state of the connection when it had no time for a word."""
         if not isinstance(error, psycopg.Error):

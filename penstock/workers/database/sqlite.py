@@ -156,4 +156,8 @@ def _file_of(address: Address) -> str:
             "one writes no other would find. Name a file: sqlite:///app.db"
         )
         raise ConfigurationError(msg)
-    return os.path.realpath(database)
+    path = os.path.realpath(database)
+    if Path(path).is_dir():
+        msg = f"database.url is {address}, and {path} is a folder: name a file in it, such as {path.rstrip('/')}/app.db"
+        raise ConfigurationError(msg)
+    return path

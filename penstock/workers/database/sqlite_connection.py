@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
+from penstock.channels.db.sqlite.guarding import LASTING_METHODS
 from penstock.channels.db.statements import ALONE, GROUPED, READS, statements_of, verb_of
 from penstock.errors import TransactionUndone
 
@@ -40,12 +41,6 @@ _HARMLESS_PRAGMAS: Final = frozenset(
         "index_xinfo", "integrity_check", "optimize", "quick_check", "table_info", "table_list", "table_xinfo",
         "user_version", "wal_checkpoint",
     }
-)  # fmt: skip
-#: Methods of the driver's connection whose effect lasts.
-_LASTING_METHODS: Final = (
-    "blobopen", "create_aggregate", "create_collation", "create_function", "create_window_function", "deserialize",
-    "enable_load_extension", "load_extension", "set_authorizer", "set_progress_handler", "set_trace_callback",
-    "setconfig", "setlimit",
 )  # fmt: skip
 _DRIVERS_LEVEL: Final[Any] = sqlite3.Connection.__dict__["isolation_level"]
 _CursorT = TypeVar("_CursorT", bound=sqlite3.Cursor)
@@ -250,7 +245,7 @@ def _noting(name: str) -> Callable[..., Any]:
     return note
 
 
-for _name in _LASTING_METHODS:
+for _name in LASTING_METHODS:
     # Some came with Python 3.12, some a build of it may lack.
     if hasattr(sqlite3.Connection, _name):
         setattr(WatchedConnection, _name, _noting(_name))

@@ -16,7 +16,7 @@ import pytest
 
 from penstock.channels.db.calls import Failed, Fetch
 from penstock.channels.db.service import DatabaseService
-from penstock.errors import DatabaseBusy, DatabaseError
+from penstock.errors import DatabaseBusy, DatabaseError, DatabaseLost
 from tests.channels.conftest import Workshop, local, until
 from tests.channels.db.series import SERIES
 from tests.channels.db.server_case import KINDS, LEFT, SLEEP, SLOWLY_S, Case
@@ -137,7 +137,7 @@ async def test_a_connection_that_the_server_closed_is_told_and_replaced(case: Ca
 async def test_a_commit_without_an_answer_is_told_as_what_it_is(case: Case) -> None:
     service = await service_with_table(case, server_connections=1)
     db = local(service)
-    with pytest.raises(DatabaseBusy, match="whether it was kept is not known"):
+    with pytest.raises(DatabaseLost, match="whether it was kept is not known"):
         async with db.transaction() as tx:
             await tx.execute("INSERT INTO t VALUES (1, 'a')")
             case.kill_connections()
@@ -423,7 +423,7 @@ async def test_callers_that_go_at_any_moment_leave_every_connection_to_the_other
 
 async def test_a_statement_that_reads_commit_is_none_to_the_channel(case: Case) -> None:
     db = local(await service_with_table(case, server_connections=1))
-    with pytest.raises(DatabaseBusy, match="the transaction is gone"):
+    with pytest.raises(DatabaseLost, match="the transaction is gone"):
         async with db.transaction() as tx:
             await tx.execute("INSERT INTO t VALUES (1, 'a')")
             case.kill_connections()

@@ -16,6 +16,7 @@ from penstock.app.application import App
 from penstock.app.context import Context
 from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
+from penstock.errors import ConfigurationError
 from penstock.testing import embedded_service
 from tests.workers import channel_application
 from tests.workers.channel_application import application
@@ -159,6 +160,15 @@ def test_a_server_that_has_no_connection_left_brings_the_message_back_uncharged(
         assert "wait_s" in str(outcome)
         assert not outcome.charged
     assert server_place.rows() == []
+
+
+def test_an_option_that_its_driver_does_not_know_ends_the_start(server_place: Place) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="nonsense") as refused,
+        server_place.worker(store, url=f"{server_place.url}?nonsense=1"),
+    ):
+        pass
+    assert "p%2Fw%40d" not in str(refused.value)
 
 
 @pytest.mark.parametrize("way", ["channel"])

@@ -149,10 +149,16 @@ def test_a_user_with_a_limit_of_his_own_is_held_to_it(server_place: Place) -> No
 
 def test_a_cap_of_our_own_is_kept_where_the_server_allows_more(place: Place) -> None:
     with (
-        pytest.raises(ConfigurationError, match=r"database\.max_connections"),
+        pytest.raises(ConfigurationError, match=r"database\.max_connections") as refused,
         place.worker(store, max_connections=3),
     ):
         pass
+    words = (
+        "The service does not start: set database.stream_connections to 0 if no handler calls ctx.stream, or that limit to 4 "
+        "or more"
+    )
+    others = "" if place.server is None else ", and higher for whoever else uses the server"
+    assert str(refused.value).endswith(words + others)
     with place.worker(store, max_connections=4) as worker:
         assert worker.run(1).verdict == "acked"
 

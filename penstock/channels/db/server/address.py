@@ -38,6 +38,15 @@ def asynchronous(written: str) -> URL:
     return found
 
 
+def unusable_option(driver: str, error: Exception) -> ConfigurationError:
+    """For a URL that its driver does not take, whatever the server says; the error names the option."""
+    msg = (
+        f"database.url has an option that {driver}, the driver of the database channel, does not take: "
+        f"{str(error).strip()}. Take it out of the URL, or write the name that this driver has for it"
+    )
+    return ConfigurationError(msg)
+
+
 def driver_of(url: URL) -> Driver:
     """The driver's side of it."""
     # Late: each is an extra.

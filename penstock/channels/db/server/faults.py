@@ -7,7 +7,7 @@ from typing import Final
 from penstock.channels.db.calls import Failed
 from penstock.channels.db.server.driver import Driver
 from penstock.channels.db.statements import shown
-from penstock.errors import DatabaseBusy, DatabaseError
+from penstock.errors import DatabaseBusy, DatabaseError, DatabaseLost
 
 #: What drivers raise beside their own, for parameters that do not fit the statement.
 _PLAIN: Final = (TypeError, ValueError, KeyError, IndexError, OverflowError)
@@ -57,11 +57,11 @@ def _translated(failure: Exception, what: str, *, is_commit: bool) -> Exception:
         if failure.is_ended:
             made = DatabaseError(f"the statement was ended on the server: {GIVEN_UP}", "OperationalError")
         elif failure.is_gone and is_commit:
-            made = DatabaseBusy(
+            made = DatabaseLost(
                 f"the connection to the database server was lost amid the commit: {words}; whether it was kept is not known"
             )
         elif failure.is_gone:
-            made = DatabaseBusy(
+            made = DatabaseLost(
                 f"the connection to the database server was lost: {words}; the transaction is gone"
             )
         else:

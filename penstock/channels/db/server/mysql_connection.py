@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from inspect import signature
 from typing import Any, Final
 
 import aiomysql  # type: ignore[import-untyped]
@@ -12,6 +13,7 @@ from pymysql.constants import CLIENT, CR, ER
 from pymysql.converters import escape_item
 from sqlalchemy import URL
 
+from penstock.channels.db.server.address import unusable_option
 from penstock.channels.db.server.driver import CONNECT_S
 from penstock.channels.db.server.lengths import QUESTION, check_length
 from penstock.channels.db.server.patience import opened
@@ -95,8 +97,12 @@ def _start_of(sql: Any) -> str:
 
 
 def creator(url: URL) -> Callable[[], Awaitable[Any]]:
-    """What opens a connection that commits each statement by itself."""
+    """What opens a connection that commits each statement by itself. Raises `ConfigurationError` for an unknown option."""
     arguments, options = url.get_dialect()().create_connect_args(url)
+    try:
+        signature(aiomysql.Connection).bind(*arguments, **options)
+    except TypeError as error:
+        raise unusable_option("aiomysql", error) from None
 
     async def open_one() -> Connection:
         connection = Connection(*arguments, **{**options, "autocommit": True})

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import select
 from collections.abc import Generator
+from inspect import signature
 from typing import Any, Final
 
 import psycopg
 from psycopg import errors, generators
 from psycopg.abc import PQGen
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import URL
 
 from penstock.channels.db.exact import crossing
+from penstock.channels.db.server.address import unusable_option
 from penstock.channels.db.server.driver import CONNECT_S, Mode, Result, Written, check_isolation
 from penstock.channels.db.server.patience import opened
 from penstock.errors import DatabaseError
@@ -59,8 +62,13 @@ class PostgreSQLDriver:
     backend = "postgresql"
 
     def engine_options(self, url: URL) -> dict[str, Any]:
-        """Connections of our own class, whose transactions begin where we begin them."""
+        """Connections of our own class, whose transactions begin where we begin them. Raises `ConfigurationError`."""
         arguments, options = url.get_dialect()().create_connect_args(url)
+        ours = signature(Connection.connect).parameters
+        try:
+            make_conninfo(*arguments, **{name: value for name, value in options.items() if name not in ours})
+        except psycopg.ProgrammingError as error:
+            raise unusable_option("psycopg", error) from None
 
         async def connect() -> Connection:
             opening = Connection.connect(*arguments, **{**options, "autocommit": True})

@@ -30,6 +30,13 @@ _STAYS_IN_TEMP: Final = frozenset(
     }
 )
 
+#: Methods of the driver's connection whose effect lasts.
+LASTING_METHODS: Final = (
+    "blobopen", "create_aggregate", "create_collation", "create_function", "create_window_function", "deserialize",
+    "enable_load_extension", "load_extension", "set_authorizer", "set_progress_handler", "set_trace_callback",
+    "setconfig", "setlimit",
+)  # fmt: skip
+
 
 def would_stay(action: int, second: str | None, schema: str | None) -> bool:
     """True when the next caller would find it: an attached file, a temporary table, a transaction, an extension.
