@@ -10,10 +10,12 @@ from msgspec import Raw
 class Caller:
     """One worker incarnation, or one async delivery, as a service sees it; compared by identity."""
 
-    __slots__ = ("name",)
+    __slots__ = ("is_worker", "name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, is_worker: bool = False) -> None:
         self.name = name
+        self.is_worker = is_worker
+        """It asks one thing at a time, and does nothing else before it is answered."""
 
     def __repr__(self) -> str:
         return f"<Caller {self.name}>"

@@ -267,7 +267,7 @@ class Slot:
         self._server = await ChannelServer.start(
             ours,
             self._services,
-            Caller(f"worker {self.name}"),
+            Caller(f"worker {self.name}", is_worker=True),
             limit_bytes=self._plan.limits.frame_bytes,
             on_ended=self._on_ended,
             on_line=self._on_line,

@@ -226,7 +226,7 @@ class Worker:
         self._server = await ChannelServer.start(
             ours,
             self._services,
-            Caller("worker under test"),
+            Caller("worker under test", is_worker=True),
             limit_bytes=self._limits.frame_bytes,
             on_ended=_ignore,
             on_line=_ignore,

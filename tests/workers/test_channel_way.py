@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.exc import OperationalError
 
 from penstock import App, Context, HandlerError
+from penstock.app.outcomes import Raised
+from penstock.channels.db.sqlite import database_file
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.testing import Worker
@@ -119,3 +122,72 @@ def test_a_database_that_the_channel_does_not_speak_is_refused_at_start() -> Non
     registry.register("other", __name__, _OtherDialect.__name__)
     with pytest.raises(ConfigurationError, match="speaks SQLite, MySQL, MariaDB and PostgreSQL"):
         channel_kind(DatabaseSection.model_validate({"url": "other:///x.db"}))
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:shared?mode=memory&cache=shared&uri=true"]
+)
+def test_a_database_in_memory_is_refused_at_start(url: str) -> None:
+    with (
+        pytest.raises(ConfigurationError, match="needs a database in a file"),
+        Worker(application("channel"), database=url),
+    ):
+        pass
+
+
+def test_a_file_that_is_replaced_under_a_message_charges_it_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_file, "_LOOK_EACH_S", 0.0)
+    file = tmp_path / "app.db"
+    app = App()
+
+    @app.handler("write", database="channel")
+    def write(replaces: bool, ctx: Context) -> None:
+        ctx.connection.execute(text("CREATE TABLE IF NOT EXISTS t (v)"))
+        ctx.connection.execute(text("INSERT INTO t VALUES (1)"))
+        if replaces:
+            for old in tmp_path.glob("app.db*"):
+                old.unlink()
+            file.touch()
+
+    with Worker(app, database=f"sqlite:///{file}") as worker:
+        worker.run("write", False).raise_for_failure()
+        outcome = worker.run("write", True).outcome
+        assert isinstance(outcome, Raised)
+        assert not outcome.charged
+        assert "app.db is another one now; nothing of the transaction was kept" in str(outcome)
+        worker.run("write", False).raise_for_failure()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO t VALUES (2)",
+        "INSERT INTO t VALUES (2) RETURNING v",
+        "WITH x AS (SELECT 2 AS v) INSERT INTO t SELECT v FROM x RETURNING v",
+        "DROP TABLE t",
+        "PRAGMA user_version = 2",
+    ],
+)
+def test_a_stream_cannot_write(tmp_path: Path, statement: str) -> None:
+    file = tmp_path / "app.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE t (v); INSERT INTO t VALUES (1); PRAGMA user_version = 1")
+    app = App()
+
+    @app.handler("read", database="channel")
+    def read(_: int, ctx: Context) -> None:
+        with pytest.raises(OperationalError, match="attempt to write a readonly database"):
+            list(ctx.stream(statement))
+        assert list(ctx.stream("SELECT v FROM t")) == [(1,)]
+        # What reads shares nothing with what writes.
+        ctx.connection.execute(text("INSERT INTO t VALUES (3)"))
+
+    with Worker(app, database=f"sqlite:///{file}") as worker:
+        worker.run("read", 1).raise_for_failure()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT v FROM t ORDER BY v").fetchall() == [(1,), (3,)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)

@@ -45,10 +45,11 @@ class Run(Struct, frozen=True, array_like=True):
     dropped: list[int] = []
     """Cursors that nobody holds any more."""
     isolation: str | None = None
-    """Of the transaction that `begins`; servers only, as are the next two."""
+    """Of the transaction that `begins`; servers only."""
     is_read_only: bool = False
+    """On servers of that transaction; on SQLite of a statement outside of one."""
     is_deferrable: bool = False
-    """PostgreSQL."""
+    """Of the transaction; PostgreSQL."""
 
 
 class Fetch(Struct, frozen=True, array_like=True):

@@ -21,8 +21,9 @@ _FIRST_WORDS: Final = re.compile(
     re.IGNORECASE,
 )
 _ANYWHERE: Final = re.compile(
-    # Whoever updates that view, sets.
-    rf":=|/\*M?!|\bUPDATE\s+(?:ONLY\s+)?(?:pg_catalog\s*\.\s*)?pg_settings\b|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
+    # Whoever updates that view, sets. A name may be spelt in numbers behind U&, and where comments nest, as on PostgreSQL,
+    # this one's end is not the first that is found.
+    rf":=|/\*M?!|/\*/\*|\bU&['\"]|\bUPDATE\s+(?:ONLY\s+)?(?:\"?pg_catalog\"?\s*\.\s*)?\"?pg_settings\b|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
     r"|\b(?:GET_LOCK|set_config|setseed|pg_(?:try_)?advisory_lock(?:_shared)?|pg_temp(?:_\d+)?)\b",
     re.IGNORECASE,
 )
@@ -113,7 +114,7 @@ def _replaced(found: re.Match[str]) -> str:
     if found["odd"]:
         raise _OddError
     if found["comment"]:
-        return " "
+        return "/*/*" if found["comment"].rfind("/*") > 0 and found["comment"].startswith("/*") else " "
     name = found["double"] or found["quoted"]
     # A schema may be written in quotes, too.
     return name if name and _NAME.fullmatch(name) else "''"

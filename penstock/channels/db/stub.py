@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import NoneType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 from weakref import WeakSet
@@ -27,8 +28,18 @@ def _unguarded(may_write: bool) -> None:  # noqa: FBT001 - the guard's shape
     """No connection of the worker's own stands beside the channel."""
 
 
+class _Thread(threading.local):
+    """What each thread knows for itself."""
+
+    inside: int | None = None
+    """The transaction whose `tx` it is using."""
+
+
 class DatabaseStub:
     """Implements `DatabaseChannel`; inside a `transaction()` block its own calls belong to that transaction too.
+
+    Those of other threads do not, and are refused meanwhile: the channel carries one call at a time, so to wait for the
+    transaction's end would be to keep it from ending.
 
     `is_server`: the database is one, so values keep their types. `guard(may_write)` is called before each statement and
     each transaction; it may raise to refuse it.
@@ -44,6 +55,10 @@ class DatabaseStub:
         self.link = Link(channel, guard=lambda writes: self.guard(writes))  # noqa: PLW0108 - it may be replaced
         """For the PEP 249 connections of the process."""
         self._transaction: int | None = None
+        self._holder = 0
+        self._thread = _Thread()
+        # From the look whether a transaction is open to the answer: of two threads neither begins one in between.
+        self._turns = threading.RLock()
         # On a server a transaction begins with its first statement: until then the loop knows nothing of it.
         self._chosen = itertools.count(-1, -1)
         self._begins = False
@@ -66,42 +81,48 @@ class DatabaseStub:
 
         Raises `DatabaseError` (`DatabaseBusy` when it waited too long), `ChannelClosed`, `FrameError`.
         """
-        prepared = self._prepared(statement, parameters, gives_rows=False)
-        if not prepared.is_many:
-            return self._run("execute", prepared, int)
-        if not prepared.parameters:
-            return 0
-        room_bytes = self._channel.limit_bytes - len(prepared.sql.encode())
-        crossings = [prepared._replace(parameters=part) for part in parts(prepared.parameters, room_bytes)]
-        if len(crossings) == 1:
-            return self._run("execute", crossings[0], int)
-        with self._all_or_none():
-            return sum(self._run("execute", crossing, int) for crossing in crossings)
+        with self._turn():
+            prepared = self._prepared(statement, parameters, gives_rows=False)
+            if not prepared.is_many:
+                return self._run("execute", prepared, int)
+            if not prepared.parameters:
+                return 0
+            room_bytes = self._channel.limit_bytes - len(prepared.sql.encode())
+            crossings = [
+                prepared._replace(parameters=part) for part in parts(prepared.parameters, room_bytes)
+            ]
+            if len(crossings) == 1:
+                return self._run("execute", crossings[0], int)
+            with self._all_or_none():
+                return sum(self._run("execute", crossing, int) for crossing in crossings)
 
     def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows, each a dict from column name to value; of two columns with one name the last wins."""
-        prepared = self._prepared(statement, parameters)
-        found = self._run("fetch_all", prepared, Rows)
+        with self._turn():
+            prepared = self._prepared(statement, parameters)
+            found = self._run("fetch_all", prepared, Rows)
         unpack = unpacker(found.columns, prepared.shape)
         return [row for piece in found.pieces for row in unpack(piece)]
 
     def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """The first row, or None."""
-        prepared = self._prepared(statement, parameters)
-        found = self._run("fetch_one", prepared, Rows)
+        with self._turn():
+            prepared = self._prepared(statement, parameters)
+            found = self._run("fetch_one", prepared, Rows)
         return unpacker(found.columns, prepared.shape)(found.pieces[0])[0] if found.pieces else None
 
     def stream(self, statement: Statement, parameters: Parameters = None) -> StubStream:
         """The rows of a large result, a chunk here at a time. Raises as `execute`."""
-        prepared = self._prepared(statement, parameters)
-        # From here on: a deadline may come between the answer and us.
-        self._has_streamed = True
-        ran = self._run("stream", prepared, Ran)
-        stream = StubStream(self, prepared, ran, self._transaction)
-        if ran.cursor is not None:
-            self._cursors.add(ran.cursor)
-            self._streams.add(stream)
-        return stream
+        with self._turn():
+            prepared = self._prepared(statement, parameters)
+            # From here on: a deadline may come between the answer and us.
+            self._has_streamed = True
+            ran = self._run("stream", prepared, Ran)
+            stream = StubStream(self, prepared, ran, self._transaction)
+            if ran.cursor is not None:
+                self._cursors.add(ran.cursor)
+                self._streams.add(stream)
+            return stream
 
     def transaction(self) -> StubTransaction:
         """Commit at the end of the block, roll back when it raises."""
@@ -118,15 +139,26 @@ class DatabaseStub:
             self._dropped.clear()
 
     def begin(self) -> int:
-        """Begin a transaction; returns its number. Raises `DatabaseError` when one is open."""
-        if self._transaction is not None:
-            msg = "a transaction is open already: ctx.db.transaction() does not nest; nothing was begun"
-            raise DatabaseError(msg, "ProgrammingError")
-        self.guard(True)
-        self._begins = self._is_server
-        self._is_heard_of = not self._is_server
-        self._transaction = next(self._chosen) if self._is_server else self._settled("begin", None, int)
-        return self._transaction
+        """Begin a transaction, which is this thread's; returns its number. Raises `DatabaseError` when one is open."""
+        with self._turn():
+            if self._transaction is not None:
+                msg = "a transaction is open already: ctx.db.transaction() does not nest; nothing was begun"
+                raise DatabaseError(msg, "ProgrammingError")
+            self.guard(True)
+            self._begins = self._is_server
+            self._is_heard_of = not self._is_server
+            self._holder = threading.get_ident()
+            self._transaction = next(self._chosen) if self._is_server else self._settled("begin", None, int)
+            return self._transaction
+
+    @contextmanager
+    def inside(self, number: int) -> Iterator[Self]:
+        """This thread's calls in the block belong to that transaction, whichever thread has begun it."""
+        before, self._thread.inside = self._thread.inside, number
+        try:
+            yield self
+        finally:
+            self._thread.inside = before
 
     def end(self, method: str, number: int) -> None:
         """Commit or roll back."""
@@ -167,6 +199,21 @@ class DatabaseStub:
         """As `drop`, with the next statement; the transaction's end closes it, too."""
         if cursor in self._cursors:
             self._dropped[cursor] = transaction
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._turns:
+            inside = self._thread.inside
+            if inside is not None and inside != self._transaction:
+                raise outside_block()
+            if self._transaction is not None and inside is None and self._holder != threading.get_ident():
+                msg = (
+                    "another thread of this handler has a transaction open (ctx.db.transaction()), and this thread's "
+                    "statement would be committed or rolled back with it: run it before that block or after it, or, to be "
+                    "inside it, call the block's tx; nothing was run"
+                )
+                raise DatabaseError(msg, "ProgrammingError")
+            yield
 
     def _prepared(self, statement: Statement, parameters: Parameters, *, gives_rows: bool = True) -> Prepared:
         while (question := self._preparer.question(statement)) is not None:
@@ -270,24 +317,28 @@ class StubTransaction:
 
     def execute(self, statement: Statement, parameters: Parameters = None) -> int:
         """As `DatabaseStub.execute`, inside it."""
-        return self._inside().execute(statement, parameters)
+        with self._inside() as stub:
+            return stub.execute(statement, parameters)
 
     def fetch_all(self, statement: Statement, parameters: Parameters = None) -> list[Row]:
         """All rows."""
-        return self._inside().fetch_all(statement, parameters)
+        with self._inside() as stub:
+            return stub.fetch_all(statement, parameters)
 
     def fetch_one(self, statement: Statement, parameters: Parameters = None) -> Row | None:
         """The first row, or None."""
-        return self._inside().fetch_one(statement, parameters)
+        with self._inside() as stub:
+            return stub.fetch_one(statement, parameters)
 
     def stream(self, statement: Statement, parameters: Parameters = None) -> StubStream:
         """The rows of a large result, which end with the transaction."""
-        return self._inside().stream(statement, parameters)
+        with self._inside() as stub:
+            return stub.stream(statement, parameters)
 
-    def _inside(self) -> DatabaseStub:
+    def _inside(self) -> AbstractContextManager[DatabaseStub]:
         if self._number is None:
             raise outside_block()
-        return self._stub
+        return self._stub.inside(self._number)
 
 
 def outside_block() -> DatabaseError:

@@ -7,8 +7,8 @@ So that a handler may change between `ctx.connection` and `ctx.db` and find the 
 | None, int (64 bits), float, str, bytes | as they are; bytearray and memoryview as bytes |
 | bool | 0 or 1 |
 | Decimal | its text (a NUMERIC column makes a number of it) |
-| datetime | `2026-01-31 13:05:00.000000`, without its offset, as SQLAlchemy does |
-| date, time | `2026-01-31`, `13:05:00.000000` |
+| datetime | `2026-01-31 13:05:00.000000`; with an offset `2026-01-31 13:05:00+02:00`, as `sqlite3` does, because without it the moment is lost |
+| date, time | `2026-01-31`, `13:05:00.000000`, and the offset of a time that has one |
 | UUID | 32 hexadecimal digits |
 """
 
@@ -71,11 +71,12 @@ def stored(value: Any, which: str) -> Stored:  # noqa: C901, PLR0911 - one line 
         return str(value)
     # datetime is a date too, so it comes first.
     if isinstance(value, datetime):
-        return f"{_day(value)} {_clock(value)}"
+        # Not the value's own method: a subclass may write it another way.
+        return datetime.isoformat(value, " ", "microseconds" if value.utcoffset() is None else "auto")
     if isinstance(value, date):
-        return _day(value)
+        return date.isoformat(value)
     if isinstance(value, time):
-        return _clock(value)
+        return time.isoformat(value, "microseconds")
     if isinstance(value, UUID):
         return value.hex
     msg = (
@@ -104,14 +105,6 @@ def check_writable(value: str, which: str) -> str:
             msg = f"parameter {which} holds a lone surrogate at character {error.start}, which is no text; nothing was run"
             raise DatabaseError(msg, "UnicodeEncodeError") from error
     return text
-
-
-def _day(value: date) -> str:
-    return f"{value.year:04d}-{value.month:02d}-{value.day:02d}"
-
-
-def _clock(value: time | datetime) -> str:
-    return f"{value.hour:02d}:{value.minute:02d}:{value.second:02d}.{value.microsecond:06d}"
 
 
 def _type(value: object) -> str:

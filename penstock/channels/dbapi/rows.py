@@ -85,6 +85,12 @@ class Rows:
             self._open = None
 
 
+def is_one(crossings: Iterator[Raw]) -> tuple[bool, Iterator[Raw]]:
+    """True when there is only one of what `batches` gave, and all of them again."""
+    taken = list(itertools.islice(crossings, 2))
+    return len(taken) < 2, itertools.chain(taken, crossings)
+
+
 def batches(
     statement: str, rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int
 ) -> Iterator[Raw]:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import Engine, Pool, create_engine
 
 from penstock.channels.db.calls import Ran
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.channels.dbapi.sqlite.connection import Connection
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, TransactionUndone
@@ -62,6 +63,8 @@ class SqliteChannelKind(DatabaseKind):
     def begin_stream(self, connection: AlchemyConnection) -> None:
         """No transaction, which would wait for the writer; the result has a reading connection of the loop's to itself."""
         connection.execution_options(isolation_level="AUTOCOMMIT")
+        raw: Any = connection.connection.dbapi_connection
+        raw.is_read_only = True
 
     def close_results(self, raw: Any) -> None:
         """Those of the transaction are closed with it, others when the message ends."""
@@ -125,6 +128,8 @@ def channel_kind(section: DatabaseSection) -> DatabaseKind:
     """Raises `ConfigurationError` when the channel cannot reach the database in the settings."""
     address = Address(section)
     if address.backend == "sqlite":
+        # Else each message would be told.
+        find_file(section)
         return SqliteChannelKind(address, section)
     if address.backend in ("mysql", "mariadb"):
         _check_driver(address, "pymysql", "mysql")

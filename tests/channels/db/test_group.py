@@ -14,8 +14,9 @@ import pytest
 
 from penstock.channels.db.calls import Want
 from penstock.channels.db.rows import Rows, unpacker
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.group import Finished, Outcome, Progress, Statement, run_group
-from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.sqlite.opening import GuardedConnection, open_writer
 from penstock.channels.db.statements import is_grouped
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseError

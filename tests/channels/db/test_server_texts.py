@@ -128,6 +128,14 @@ def test_a_row_is_read_field_by_field() -> None:
         ("SELECT set_config('app.tenant', %(n)s::VARCHAR, TRUE), 1", "mysql"),
         ("SELECT set_config('app.tenant', 'x, true)', %s)", "mysql postgresql"),
         ("SELECT set_config('a', 'b', true), set_config('a', 'b', false)", "mysql postgresql"),
+        ("/* a /* b */ c */ SET work_mem = '8MB'", "mysql postgresql"),
+        ("/* a * / b */ SELECT 1 /* c */", ""),
+        ("SELECT 1 -- a /* b", ""),
+        ("UPDATE pg_settings SET setting = 1", "mysql postgresql"),
+        ('UPDATE pg_catalog."pg_settings" SET setting = 1', "mysql postgresql"),
+        ("SELECT U&\"set\\005fconfig\"('a', 'b', false)", "mysql postgresql"),
+        ('SELECT u&"n" FROM t', "mysql postgresql"),
+        ('SELECT menu & "n", menu&"n" FROM t', ""),
     ],
 )
 def test_what_a_statement_leaves_behind_is_told_by_its_text(statement: str, leaves: str) -> None:

@@ -69,6 +69,30 @@ async def test_values_keep_their_types(case: Case) -> None:
     assert [type(value) for value in row.values()] == [type(value) for value in values.values()]
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            "json '\"\\ud800\"'",
+            "a value of column v holds a lone surrogate at character 0, .*the statement has run, and outside a transaction",
+        ),
+        ("(repeat('[', 9000) || repeat(']', 9000))::json", "nested too deeply .*the statement may have run"),
+    ],
+)
+async def test_a_value_that_does_not_cross_is_not_said_to_have_changed_nothing(
+    postgresql_url: str, postgresql: Server, value: str, words: str
+) -> None:
+    case = Case("postgresql", postgresql, postgresql_url)
+    db = await case.db()
+    for fetch in (db.fetch_all, db.fetch_one):
+        with pytest.raises(DatabaseError, match=words) as caught:
+            await fetch(f"INSERT INTO t (id) VALUES ((SELECT count(*) FROM t)) RETURNING {value} AS v")
+        assert "nothing was run" not in str(caught.value)
+    assert case.rows("SELECT count(*) FROM t") == [(2,)]
+    for service in case.made:
+        await service.aclose()
+
+
 async def test_values_that_only_one_of_them_knows_keep_their_types(case: Case) -> None:
     db = await case.db()
     if case.kind == "mariadb":

@@ -8,7 +8,8 @@ from itertools import product
 
 import pytest
 
-from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.sqlite.database_file import DatabaseFile
+from penstock.channels.db.sqlite.opening import GuardedConnection, open_writer
 from penstock.channels.db.statements import (
     check_allowed,
     check_text,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from typing import Any
@@ -54,7 +56,6 @@ AWARE = dt.datetime(2026, 1, 31, 13, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)
         (b"\x00\xff", LargeBinary()),
         (dt.datetime(2026, 1, 31, 13, 5), DateTime()),  # noqa: DTZ001
         (dt.datetime(987, 1, 2, 3, 4, 5, 6), DateTime()),  # noqa: DTZ001
-        (AWARE, DateTime()),
         (dt.date(987, 1, 2), Date()),
         (dt.time(3, 4), Time()),
         (dt.time(3, 4, 5, 60), Time()),
@@ -77,6 +78,15 @@ def test_a_value_is_stored_as_sqlalchemy_stores_it(value: Any, column: TypeEngin
     assert ours == theirs
 
 
+@pytest.mark.filterwarnings("ignore:The default datetime adapter:DeprecationWarning")
+@pytest.mark.parametrize("moment", [AWARE, AWARE.replace(microsecond=60), AWARE.astimezone(dt.UTC)])
+def test_a_moment_with_an_offset_is_stored_as_the_driver_stores_it(moment: dt.datetime) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        (theirs,) = connection.execute("SELECT ?", (moment,)).fetchone()
+    assert stored(moment, ":v") == theirs
+    assert dt.datetime.fromisoformat(theirs) == moment
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -85,6 +95,7 @@ def test_a_value_is_stored_as_sqlalchemy_stores_it(value: Any, column: TypeEngin
         (memoryview(b"a"), b"a"),
         (Colour.RED, "red"),
         (Size.LARGE, 3),
+        (dt.time(3, 4, tzinfo=dt.UTC), "03:04:00.000000+00:00"),
     ],
 )
 def test_kin_of_plain_values_become_exactly_plain(value: Any, expected: Any) -> None:

@@ -7,11 +7,12 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.channels.db.sqlite.stepping import CHUNK_BYTES
-from penstock.channels.dbapi import sqlite
+from penstock.channels.dbapi import rows, sqlite
 from penstock.channels.dbapi.link import attach, current, detach
 from penstock.channels.dbapi.sqlite.session import Session
 from tests.channels.dbapi.crossings import Crossings
@@ -57,6 +58,21 @@ def test_more_parameters_than_a_frame_holds_cross_in_several(
         with pytest.raises(sqlite3.DataError, match=r"limits\.frame_bytes"):
             connection.execute("INSERT INTO t VALUES (?)", ("x" * 70_000,))
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (500,)
+
+
+@pytest.mark.parametrize("options", [{"isolation_level": None}, {"autocommit": True}])
+def test_executemany_in_autocommit_keeps_all_rows_or_none_however_often_it_crosses(
+    table: Served, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(rows, "_MANY", 10)
+    with closing(sqlite.connect(**options)) as connection:
+        assert (
+            connection.executemany("INSERT INTO t (id) VALUES (?)", [(n,) for n in range(25)]).rowcount == 25
+        )
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.executemany("INSERT INTO t (id) VALUES (?)", [(n % 24 + 100,) for n in range(25)])
+        assert not connection.in_transaction
+        assert connection.execute("SELECT count(*), max(id) FROM t").fetchone() == (25, 24)
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])

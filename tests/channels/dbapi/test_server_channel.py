@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
 
 from penstock.channels.dbapi import mysql
+from penstock.channels.dbapi import rows as rows_module
 from penstock.channels.dbapi.link import attach, current, detach
 from tests.channels.dbapi.crossings import Crossings
 from tests.channels.dbapi.programs import rows
@@ -45,6 +46,29 @@ def test_executemany_crosses_once(kind: Kind, on_server: Served, monkeypatch: py
         assert cursor.rowcount == 3000
     assert crossings.methods == ["run", "end"]
     assert len(kind.values) == 3000
+
+
+def _rows_failing(fails: bool) -> Iterator[tuple[int, str]]:
+    yield from ((number, f"x{number}") for number in range(25))
+    if fails:
+        raise KeyError("the argument of executemany")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_executemany_in_autocommit_keeps_all_rows_or_none_however_often_it_crosses(
+    kind: Kind, on_server: Served, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(rows_module, "_MANY", 10)
+    with closing(kind.module.connect(autocommit=True)) as connection:
+        cursor = connection.cursor()
+        with pytest.raises(KeyError) if fails else nullcontext():
+            cursor.executemany("INSERT INTO t VALUES (%s, %s)", _rows_failing(fails))
+        assert len(kind.values) == (0 if fails else 25)
+        with pytest.raises(kind.driver.IntegrityError):
+            cursor.executemany("INSERT INTO t VALUES (%s, %s)", [(n % 24 + 100, f"y{n}") for n in range(25)])
+        assert len(kind.values) == (0 if fails else 25)
+        cursor.execute("INSERT INTO t VALUES (1000, 'after')")
+    assert kind.values[-1] == "after"
 
 
 def test_a_long_statement_takes_its_part_of_a_frame(kind: Kind) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -144,12 +146,13 @@ def test_an_error_that_the_handler_swallows_on_postgresql_commits_nothing_half(
 
 @pytest.mark.parametrize("way", ["channel"])
 def test_a_server_that_has_no_connection_left_brings_the_message_back_uncharged(server_place: Place) -> None:
+    numbers = " CROSS JOIN ".join(f"(SELECT 0 AS a UNION ALL SELECT 1) AS t{n}" for n in range(15))
+
     def handler(payload: int, ctx: Context) -> None:
-        put(ctx, payload)
-        engine = create_engine(f"{make_url(server_place.url).get_backend_name()}+penstock://")
-        # The one that there is belongs to this message's transaction.
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
+        # The one that there is has these rows on its wire.
+        with ctx.db.stream(f"SELECT repeat('x', 99) FROM {numbers}") as rows:
+            next(rows)
+            put(ctx, payload)
 
     with server_place.worker(handler, server_connections=1, wait_s=0.05) as worker:
         outcome = worker.run(1).outcome
@@ -191,6 +194,49 @@ def test_an_idle_transaction_fails_its_message_and_keeps_nothing(place: Place) -
         assert "transaction_idle_s" in str(outcome)
         assert worker.run(5, "q1").verdict == "acked"
     assert [number for number, *_ in place.rows()] == [5]
+
+
+@pytest.mark.parametrize("way", ["channel"])
+def test_a_message_that_waits_for_its_own_row_is_told_what_it_waited_for(server_place: Place) -> None:
+    server_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        ctx.connection.execute(text("UPDATE item SET n = 1"))
+        ctx.db.execute("UPDATE item SET n = 2")
+
+    with server_place.worker(handler, transaction_idle_s=0.2) as worker:
+        outcome = worker.run(1).outcome
+    assert isinstance(outcome, Raised)
+    assert "it was rolled back because it stood 0.2 s" in str(outcome)
+    assert "use one of the two in a message" in str(outcome)
+
+
+@pytest.mark.parametrize("way", ["channel"])
+@pytest.mark.parametrize("is_block", [False, True])
+def test_a_worker_that_holds_the_only_connection_does_not_wait_for_it(
+    server_place: Place, is_block: bool
+) -> None:
+    server_place.fill(1)
+
+    def handler(_: int, ctx: Context) -> None:
+        # What is left early, or committed, is on its way back, and waited for.
+        for _row in ctx.db.stream("SELECT id FROM item"):
+            break
+        ctx.connection.execute(text("SELECT id FROM item"))
+        ctx.connection.commit()
+        with ctx.db.transaction():
+            ctx.db.fetch_all("SELECT id FROM item")
+        ctx.connection.execute(text("SELECT id FROM item"))
+        with ctx.db.transaction() if is_block else nullcontext():
+            ctx.db.fetch_all("SELECT id FROM item")
+
+    with server_place.worker(handler, server_connections=1, transaction_idle_s=30) as worker:
+        began_s = time.monotonic()
+        outcome = worker.run(1).outcome
+        assert time.monotonic() - began_s < 10
+    assert isinstance(outcome, Raised)
+    assert outcome.charged
+    assert "this worker's own transactions hold all 1 connections" in str(outcome)
 
 
 def test_what_a_handler_changes_on_the_connection_costs_the_next_one_nothing(place: Place) -> None:

@@ -66,6 +66,11 @@ class Pool:
     def __repr__(self) -> str:
         return f"<Pool [{self._engine.pool.status()}]>"
 
+    @property
+    def size(self) -> int:
+        """How many there are at most."""
+        return self._section.server_connections
+
     async def lend(self, caller: Caller) -> Lent:
         """A connection that lives. Raises `DatabaseBusy` when none is free in time, or the server is not there."""
         while True:

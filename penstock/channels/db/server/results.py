@@ -126,7 +126,16 @@ class OpenResult:
         for position in exotic:
             name = columns[position]
             for row in crossed:
-                row[position] = crossing(row[position], name)
+                try:
+                    row[position] = crossing(row[position], name)
+                except DatabaseError as error:
+                    # Words for parameters, of which nothing has run yet.
+                    words = str(error).removeprefix("parameter ").removesuffix("; nothing was run")
+                    msg = (
+                        f"a value of column {words}, and does not cross the database channel; the statement has run, and "
+                        "outside a transaction what it changed is committed"
+                    )
+                    raise DatabaseError(msg, error.kind) from None
         return crossed
 
     async def _take_turns(self) -> None:

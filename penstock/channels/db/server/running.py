@@ -164,6 +164,8 @@ class Runner:
     def _noting(self, lent: Lent, work: Work | None = None, *, is_commit: bool = False) -> Iterator[None]:
         try:
             yield
+        except RecursionError as error:
+            raise _too_deep() from error
         except Exception as error:
             if not self._driver.is_error(error):
                 raise
@@ -231,6 +233,8 @@ class Runner:
             )
 
     async def _lend(self, caller: Caller, work: Work) -> Lent:
+        if caller.is_worker and self._transactions.held_idle_by(caller) >= self._pool.size:
+            raise _own_connections(self._pool.size)
         lent = await self._pool.lend(caller)
         if work.is_ending:
             await self._pool.give(lent)
@@ -273,6 +277,23 @@ def _unread() -> DatabaseError:
         "end or close it first; nothing was run"
     )
     return DatabaseError(msg, "ProgrammingError")
+
+
+def _own_connections(size: int) -> DatabaseError:
+    msg = (
+        f"this worker's own transactions hold all {size} connections (database.server_connections), and it would wait for "
+        "itself: set two for each worker that calls ctx.db beside ctx.connection, or use one of the two in a message; "
+        "nothing was run"
+    )
+    return DatabaseError(msg, "OperationalError")
+
+
+def _too_deep() -> DatabaseError:
+    msg = (
+        "a value is nested too deeply to be read or written (JSON, or an array); the statement may have run, and outside a "
+        "transaction what it changed is committed then"
+    )
+    return DatabaseError(msg, "DataError")
 
 
 def _undone() -> DatabaseError:

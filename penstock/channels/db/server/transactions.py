@@ -98,6 +98,13 @@ class Transactions:
         """Its holder has ended it: nobody asks any more."""
         self._over.pop(number, None)
 
+    def held_idle_by(self, caller: Caller) -> int:
+        """How many of the caller's have a connection and nothing to do on it."""
+        return sum(
+            transaction.caller is caller and transaction.lent is not None and not transaction.waiting
+            for transaction in self._open.values()
+        )
+
     def is_open(self, number: int | None) -> bool:
         """False for none."""
         return number in self._open
@@ -162,7 +169,9 @@ class Transactions:
         self._log.idle(transaction.caller, self._idle_s)
         why = (
             f"it was rolled back because it stood {self._idle_s:g} s without a statement (database.transaction_idle_s), "
-            "and others wait for its connection; nothing of it was kept"
+            "and others wait for its connection; nothing of it was kept. If its handler was waiting for another statement of its "
+            "own meanwhile (ctx.db beside ctx.connection), that one may have waited for a row that this transaction had locked: "
+            "use one of the two in a message"
         )
         self.abandon(transaction, why)
 

@@ -136,7 +136,9 @@ class CursorService:
     async def _run(self, asked: Run, number: int | None, caller: Caller) -> Ran:
         if number is not None:
             return await self._run_inside(asked, number, caller)
-        if verb_of(asked.statement) in _READ_VERBS and not writes_file(asked.statement):
+        if asked.is_read_only or (
+            verb_of(asked.statement) in _READ_VERBS and not writes_file(asked.statement)
+        ):
             return await self._read(asked, caller)
         return await self._write(asked, caller)
 
@@ -157,7 +159,7 @@ class CursorService:
             ran = await self._lending.run(lent, work)
         except BaseException as error:
             self._lending.give(lent)
-            if isinstance(error, sqlite3.Error) and would_write(error):
+            if isinstance(error, sqlite3.Error) and would_write(error) and not asked.is_read_only:
                 # SQLite knows better than the text; nothing was run.
                 return await self._write(asked, caller)
             raise

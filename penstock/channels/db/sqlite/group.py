@@ -68,7 +68,7 @@ class Finished:
     """How a run over a group ended."""
 
     outcomes: list[Outcome | None]
-    """One a statement, in order; None: not run, because the time was up, the file locked or the disk failed."""
+    """One a statement, in order; None: not run, because the time was up, the file locked or replaced, or the disk failed."""
     commits: int = 0
     is_locked: bool = False
     """Another process holds the file."""
@@ -108,8 +108,7 @@ def run_group(
             if not connection.in_transaction or time.monotonic() > until_s:
                 break
         if connection.in_transaction:
-            connection.control("COMMIT")
-            return Finished(outcomes + [None] * (len(statements) - ran), commits=1)
+            return _commit(connection, outcomes + [None] * (len(statements) - ran))
     except sqlite3.Error as error:
         roll_back(connection)
         if is_broken(error):
@@ -160,6 +159,13 @@ def roll_back(connection: GuardedConnection) -> None:
         connection.control("ROLLBACK")
 
 
+def _commit(connection: GuardedConnection, outcomes: list[Outcome | None]) -> Finished:
+    if connection.is_replaced:
+        return Finished([None] * len(outcomes), is_broken=True)
+    connection.control("COMMIT")
+    return Finished(outcomes, commits=1)
+
+
 def _run_each_alone(
     connection: GuardedConnection,
     statements: Sequence[Statement],
@@ -179,8 +185,11 @@ def _run_each_alone(
         try:
             if not begin(connection):
                 return Finished(outcomes, commits, is_locked=True)
-            outcomes[index] = _run(connection, statement, limit_bytes)
+            outcome = _run(connection, statement, limit_bytes)
+            if connection.is_replaced:
+                return Finished(outcomes, commits, is_broken=True)
             connection.control("COMMIT")
+            outcomes[index] = outcome
             commits += 1
         except Exception as error:  # noqa: BLE001 - a statement's fault is its caller's answer
             outcomes[index] = translated(error, statement.text)

@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from penstock.channels.db.faults import over, stopping, withdrawn
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import is_broken
-from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.sqlite.opening import GuardedConnection, open_reader
 from penstock.channels.db.sqlite.stepping import Cursors
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
@@ -94,6 +95,10 @@ class Lending:
 
         def on_thread() -> T:
             connection = lent.connection
+            if connection is not None and not lent.cursors.held and connection.is_replaced:
+                lent.connection = None
+                connection.close()
+                connection = None
             if connection is None:
                 connection = lent.connection = open_reader(self._file, self._section)
             connection.stop = lent.is_stopped

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from penstock.channels.db.sqlite.database_file import DatabaseFile, Identity
 from penstock.channels.db.sqlite.faults import is_locked
 from penstock.channels.db.sqlite.guarding import would_stay
 from penstock.config.database import DatabaseSection
@@ -34,18 +34,6 @@ _HARMLESS_PRAGMAS: Final = frozenset(
 )
 
 
-class DatabaseFile(NamedTuple):
-    """Where the file is, as the worker's own connection would find it."""
-
-    location: str
-    is_uri: bool
-
-    @property
-    def name(self) -> str:
-        """The file's name, for an error's words."""
-        return Path(self.location.partition("?")[0]).name
-
-
 class GuardedConnection(sqlite3.Connection):
     """A connection on which callers' statements run: SQLite refuses what hides inside them.
 
@@ -53,6 +41,9 @@ class GuardedConnection(sqlite3.Connection):
     """
 
     stop = False
+    file: DatabaseFile
+    opened: Identity | None = None
+    """Which file it was then."""
     schema_version = -1
     has_deferred_keys = False
     """Of the schema of that version, in `group.py`."""
@@ -65,6 +56,11 @@ class GuardedConnection(sqlite3.Connection):
             return self.execute(statement)
         finally:
             self._is_ours = False
+
+    @property
+    def is_replaced(self) -> bool:
+        """True when its file is not the one at its path any more: it must be opened anew."""
+        return not self.file.is_still(self.opened)
 
     def guard(self) -> None:
         """From here on callers' statements may come."""
@@ -104,17 +100,17 @@ def find_file(section: DatabaseSection) -> DatabaseFile:
     (location,), options = url.set(drivername="sqlite").get_dialect()().create_connect_args(url)
     if ":memory:" in location or "mode=memory" in location:
         msg = (
-            "ctx.db needs a database in a file, which several connections can open; database.url is one in memory: "
-            "write for example sqlite:///app.db"
+            'the database channel (ctx.db, database="channel") needs a database in a file, which several connections can '
+            "open; database.url is one in memory: write for example sqlite:///app.db"
         )
         raise ConfigurationError(msg)
-    return DatabaseFile(location, bool(options.get("uri")))
+    return DatabaseFile(location, is_uri=bool(options.get("uri")))
 
 
 def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnection | None:
     """The connection that writes; None when another process holds the file, to be tried again.
 
-    Raises `sqlite3.Error` when it cannot be opened.
+    Raises `sqlite3.Error` when it cannot be opened, `DatabaseBusy` when the file has gone.
     """
     connection = _connect(file, timeout_s=SLICE_S)
     try:
@@ -136,7 +132,7 @@ def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnecti
 def open_reader(
     file: DatabaseFile, section: DatabaseSection, factory: type[GuardedConnection] = GuardedConnection
 ) -> GuardedConnection:
-    """A connection that SQLite itself keeps from writing. Raises `sqlite3.Error` when it cannot be opened.
+    """A connection that SQLite itself keeps from writing. Raises as `open_writer`.
 
     Whoever uses it from several threads does so from one at a time.
     """
@@ -155,7 +151,8 @@ def open_reader(
 def _connect(
     file: DatabaseFile, *, timeout_s: float, factory: type[GuardedConnection] = GuardedConnection
 ) -> GuardedConnection:
-    return sqlite3.connect(
+    before = file.check_there()
+    connection = sqlite3.connect(
         file.location,
         uri=file.is_uri,
         timeout=timeout_s,
@@ -164,3 +161,6 @@ def _connect(
         cached_statements=_CACHED_STATEMENTS,
         factory=factory,
     )
+    connection.file = file
+    connection.opened = file.note_opened(before)
+    return connection

@@ -16,9 +16,10 @@ import aiosqlite
 
 from penstock.channels.db.faults import stopping, withdrawn
 from penstock.channels.db.rows import Rows, pack
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import is_broken
 from penstock.channels.db.sqlite.group import Statement
-from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_reader
+from penstock.channels.db.sqlite.opening import GuardedConnection, open_reader
 from penstock.channels.db.statements import shown
 from penstock.channels.service import Caller
 from penstock.config.database import DatabaseSection
@@ -63,6 +64,8 @@ class Reader:
 
     async def run(self, statement: Statement) -> Rows:
         """Run a statement. Raises `sqlite3.Error`, SQLITE_READONLY when it would write; none of it was run then."""
+        if self._connection is not None and self._connection.is_replaced:
+            await self.aclose()
         if self._proxy is None:
             self._proxy = await self._open()
         assert self._connection is not None

@@ -21,10 +21,11 @@ from msgspec import Raw
 from penstock.channels.db.calls import Fetch, Query, Ran, Run, Want
 from penstock.channels.db.faults import stopping
 from penstock.channels.db.sqlite.cursors import CursorService
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import is_locked, translated, would_write
 from penstock.channels.db.sqlite.group import Outcome, Statement
 from penstock.channels.db.sqlite.lending import Lending
-from penstock.channels.db.sqlite.opening import DatabaseFile, find_file
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.channels.db.sqlite.reading import Readers
 from penstock.channels.db.sqlite.transaction import OpenTransaction
 from penstock.channels.db.sqlite.writer import Writer, WriterStatistics

@@ -156,7 +156,10 @@ def failed(error: Exception, transaction: int | None = None, *, was_inside: bool
     Raises what is no fault of the statement: a closed channel.
     """
     if isinstance(error, DatabaseBusy):
-        text = f"database is locked: {error}"
+        # A file that was replaced is not locked; but it may be tried again, as one that is.
+        text = (
+            str(error) if isinstance(error.__cause__, FileNotFoundError) else f"database is locked: {error}"
+        )
         return Failed("OperationalError", text, sqlite3.SQLITE_BUSY, "SQLITE_BUSY", transaction)
     if isinstance(error, DatabaseError):
         cause = error.__cause__

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.channels.db.faults import stopping, withdrawn
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import translated
 from penstock.channels.db.sqlite.group import Outcome, Progress, Statement
 from penstock.channels.db.sqlite.lock_holder import describe_writer
-from penstock.channels.db.sqlite.opening import DatabaseFile
 from penstock.channels.db.sqlite.transaction import OpenTransaction, Step, Work
 from penstock.channels.db.sqlite.writer_thread import WriterThread
 from penstock.channels.db.statements import is_grouped, shown

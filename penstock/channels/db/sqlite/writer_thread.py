@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from penstock.channels.db.sqlite import group
+from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import is_broken, translated
 from penstock.channels.db.sqlite.group import Finished, Outcome, Progress, Statement
-from penstock.channels.db.sqlite.opening import DatabaseFile, GuardedConnection, open_writer
+from penstock.channels.db.sqlite.opening import GuardedConnection, open_writer
 from penstock.channels.db.sqlite.stepping import Cursors
 from penstock.channels.db.sqlite.transaction import Work
 from penstock.config.database import DatabaseSection
@@ -82,6 +83,8 @@ class WriterThread:
         return await asyncio.shield(asyncio.wrap_future(self._executor.submit(work, *args, **kwargs)))
 
     def _opened(self) -> GuardedConnection | None:
+        if self._connection is not None and self._connection.is_replaced:
+            self._drop()
         if self._connection is None:
             self._connection = open_writer(self._file, self._section)
         if self._connection is not None:
@@ -145,6 +148,9 @@ class WriterThread:
         connection = self._inside()
         try:
             self._cursors.close_all()
+            if connection.is_replaced:
+                self._drop()
+                return connection.file.replaced("nothing of the transaction was kept")
             connection.control("COMMIT")
         except sqlite3.Error as error:
             self._end_failed(connection, error)

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import Raw
+
 from penstock.channels.db.calls import Chunk, Ran, Run
-from penstock.channels.dbapi.rows import Rows
+from penstock.channels.dbapi.rows import Rows, is_one
 from penstock.channels.dbapi.server.control import Beginning, Control, Verb, control_of, merged
 from penstock.channels.dbapi.server.session import ServerSession
 
@@ -92,6 +94,24 @@ class ServerConnection(ABC):
         if self.session.is_open:
             self._next = Beginning()
         return ran
+
+    @contextmanager
+    def whole(self, crossings: Iterator[Raw]) -> Iterator[Iterator[Raw]]:
+        """Several crossings of one statement, in autocommit in a transaction: all of them are kept, or none."""
+        if not self.is_autocommit or self.in_transaction:
+            yield crossings
+            return
+        is_one_crossing, crossings = is_one(crossings)
+        if is_one_crossing:
+            yield crossings
+            return
+        self.session.begin()
+        try:
+            yield crossings
+            self.end(commit=True)
+        except BaseException:
+            self.end(commit=False)
+            raise
 
     def opened(self, rows: Rows, *, is_streamed: bool) -> None:
         """These are what was asked for last: what follows may not overtake them."""

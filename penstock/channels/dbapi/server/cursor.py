@@ -66,14 +66,19 @@ class ServerCursor(ABC):
         return ran
 
     def run_many(self, statement: str, rows: Iterable[Any], bound: Callable[[Any], Any]) -> None:
-        """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame."""
+        """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame.
+
+        In autocommit all of them or none.
+        """
         self.discard()
         count = 0
         limit_bytes = self._connection.session.link.limit_bytes
-        for batch in batches(statement, rows, bound, limit_bytes=limit_bytes):
-            ran = self._connection.run(statement, batch, is_many=True)
-            count += max(ran.chunk.row_count, 0)
-            self._ran = ran
+        crossings = batches(statement, rows, bound, limit_bytes=limit_bytes)
+        with self._connection.whole(crossings) as taken:
+            for batch in taken:
+                ran = self._connection.run(statement, batch, is_many=True)
+                count += max(ran.chunk.row_count, 0)
+                self._ran = ran
         self._row_count = count
 
     def count(self) -> int:

@@ -17,6 +17,7 @@ from penstock.channels import wire
 from penstock.channels.db.calls import Chunk, Ran, Run
 from penstock.channels.db.statements import READS, verb_of
 from penstock.channels.dbapi.refusals import Refusing
+from penstock.channels.dbapi.rows import is_one
 from penstock.channels.dbapi.sqlite.cursor import Cursor
 from penstock.channels.dbapi.sqlite.refusals import REFUSALS
 from penstock.channels.dbapi.sqlite.savepoints import Savepoints
@@ -70,6 +71,8 @@ class Connection(Refusing):
         self.row_factory: Callable[..., Any] | None = None
         self.text_factory: Callable[[bytes], Any] = str
         self.is_closed = False
+        self.is_read_only = False
+        """Outside a transaction nothing is written: SQLite itself refuses."""
         self._thread = threading.get_ident() if check_same_thread else None
         self._isolation_level: str | None = None
         self._autocommit = autocommit
@@ -248,17 +251,30 @@ class Connection(Refusing):
             return _NOTHING
         if verb in ("SAVEPOINT", "RELEASE", "ROLLBACK"):
             return self._savepoint(statement, verb)
-        begins = self._autocommit is False or (
-            self._autocommit == LEGACY_TRANSACTION_CONTROL
-            and self._isolation_level is not None
-            and not is_script
-            and first_word(statement) in _BEGINS
-        )
+        begins = self._begins(statement) and (not is_script or self._autocommit is False)
         has_raw_text = self.text_factory is not str
-        asked = Run(statement, parameters, is_many, has_raw_text=has_raw_text)
+        asked = Run(statement, parameters, is_many, has_raw_text=has_raw_text, is_read_only=self.is_read_only)
         ran = self.session.run(asked, begins=begins, writes=verb not in READS)
         self._changes += ran.changes
         return ran
+
+    @contextmanager
+    def whole(self, statement: Any, crossings: Iterator[Raw]) -> Iterator[Iterator[Raw]]:
+        """Several crossings of one statement, in autocommit in a transaction: all of them are kept, or none."""
+        if self.session.in_transaction or self._begins(statement):
+            yield crossings
+            return
+        is_one_crossing, crossings = is_one(crossings)
+        if is_one_crossing:
+            yield crossings
+            return
+        self.session.begin()
+        try:
+            yield crossings
+            self._commit()
+        except BaseException:
+            self._rollback()
+            raise
 
     def before_script(self) -> None:
         """What the driver does before a script."""
@@ -271,6 +287,14 @@ class Connection(Refusing):
             self._blanks = sqlite3.connect(":memory:", check_same_thread=False)
         names = ", ".join('NULL AS "{}"'.format(name.replace('"', '""')) for name in columns)
         return self._blanks.execute(f"SELECT {names} WHERE 0")
+
+    def _begins(self, statement: Any) -> bool:
+        return self._autocommit is False or (
+            self._autocommit == LEGACY_TRANSACTION_CONTROL
+            and self._isolation_level is not None
+            and isinstance(statement, str)
+            and first_word(statement) in _BEGINS
+        )
 
     def _set_level(self, level: Any) -> None:
         if level is not None and not isinstance(level, str):

@@ -60,14 +60,19 @@ class Cursor:
         return self
 
     def executemany(self, statement: str, rows: Iterable[Any], /) -> Self:
-        """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame."""
+        """Run one statement for each row; it crosses once, or once for each 50,000 rows and each frame.
+
+        In autocommit all of them or none.
+        """
         with self.connection.using(self):
             self._discard()
             count = 0
             limit_bytes = self.connection.session.link.limit_bytes
-            for batch in batches(statement, rows, bound, limit_bytes=limit_bytes):
-                ran = self.connection.run(statement, batch, is_many=True)
-                count += max(ran.chunk.row_count, 0)
+            crossings = batches(statement, rows, bound, limit_bytes=limit_bytes)
+            with self.connection.whole(statement, crossings) as taken:
+                for batch in taken:
+                    ran = self.connection.run(statement, batch, is_many=True)
+                    count += max(ran.chunk.row_count, 0)
             self._row_count = count
         return self
 
