@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, cast
 
-from penstock.channels.db.sqlite.guarding import LASTING_METHODS, would_stay
+from penstock.channels.db.sqlite.guarding import note_lasting_methods, would_stay
 from penstock.errors import ConfigurationError
 from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
 
@@ -145,21 +144,7 @@ class LentCursor(sqlite3.Cursor):
             raise
 
 
-def _noting(name: str) -> Callable[..., Any]:
-    method = getattr(sqlite3.Connection, name)
-
-    @functools.wraps(method)
-    def note(self: ServedSqlite, *args: Any, **options: Any) -> Any:
-        self.left = f"{name}()"
-        return method(self, *args, **options)
-
-    return note
-
-
-for _name in LASTING_METHODS:
-    # Some came with Python 3.12, some a build of it may lack.
-    if hasattr(sqlite3.Connection, _name):
-        setattr(ServedSqlite, _name, _noting(_name))
+note_lasting_methods(ServedSqlite)
 
 
 def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSqlite:

@@ -6,7 +6,6 @@ change begins one that waits for its turn, and whatever ends one by halves is re
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
-from penstock.channels.db.sqlite.guarding import LASTING_METHODS
+from penstock.channels.db.sqlite.guarding import note_lasting_methods
 from penstock.channels.db.statements import ALONE, GROUPED, READS, statements_of, verb_of
 from penstock.errors import TransactionUndone
 
@@ -234,21 +233,7 @@ def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., i
     return watch
 
 
-def _noting(name: str) -> Callable[..., Any]:
-    method = getattr(sqlite3.Connection, name)
-
-    @functools.wraps(method)
-    def note(self: WatchedConnection, *args: Any, **options: Any) -> Any:
-        self.left = f"{name}()"
-        return method(self, *args, **options)
-
-    return note
-
-
-for _name in LASTING_METHODS:
-    # Some came with Python 3.12, some a build of it may lack.
-    if hasattr(sqlite3.Connection, _name):
-        setattr(WatchedConnection, _name, _noting(_name))
+note_lasting_methods(WatchedConnection)
 
 
 def is_locked(error: BaseException) -> bool:

@@ -5,8 +5,10 @@ Asked by SQLite's authorizer while it compiles a statement. Loads nothing, becau
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 _STAYS: Final = frozenset(
     {
@@ -31,7 +33,7 @@ _STAYS_IN_TEMP: Final = frozenset(
 )
 
 #: Methods of the driver's connection whose effect lasts.
-LASTING_METHODS: Final = (
+_LASTING_METHODS: Final = (
     "blobopen", "create_aggregate", "create_collation", "create_function", "create_window_function", "deserialize",
     "enable_load_extension", "load_extension", "set_authorizer", "set_progress_handler", "set_trace_callback",
     "setconfig", "setlimit",
@@ -46,3 +48,22 @@ def would_stay(action: int, second: str | None, schema: str | None) -> bool:
     if action == sqlite3.SQLITE_FUNCTION:
         return second == "load_extension"
     return action in _STAYS or (action in _STAYS_IN_TEMP and schema == "temp")
+
+
+def note_lasting_methods(connection: type[sqlite3.Connection]) -> None:
+    """Have a call of one of `_LASTING_METHODS` written into the `left` of its connection, which this class has."""
+    for name in _LASTING_METHODS:
+        # Some came with Python 3.12, some a build of it may lack.
+        if hasattr(sqlite3.Connection, name):
+            setattr(connection, name, _noting(name))
+
+
+def _noting(name: str) -> Callable[..., Any]:
+    method = getattr(sqlite3.Connection, name)
+
+    @functools.wraps(method)
+    def note(self: Any, *args: Any, **options: Any) -> Any:
+        self.left = f"{name}()"
+        return method(self, *args, **options)
+
+    return note
