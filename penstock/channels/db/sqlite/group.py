@@ -1,9 +1,10 @@
 """Group commit: many callers' statements in one transaction, each as if it had been alone.
 
-A savepoint a statement undoes what failed; nobody has an answer before the COMMIT. Where that would not be the
-same as each alone, each has its own transaction: when a statement took the whole transaction with it
-(`INSERT OR ROLLBACK`, a trigger's RAISE(ROLLBACK)), when COMMIT fails, when a statement changes the schema, and when
-the schema has deferred foreign keys: there one caller's violation could be healed by the next one's row.
+When one of them fails, all are undone and run once more with a savepoint each, which undoes what failed; nobody has an
+answer before the COMMIT. Where that would not be the same as each alone, each has its own transaction: when a statement
+took the whole transaction with it (`INSERT OR ROLLBACK`, a trigger's RAISE(ROLLBACK)), when COMMIT fails, when a
+statement changes the schema, and when the schema has deferred foreign keys: there one caller's violation could be healed
+by the next one's row.
 
 Everything here runs on the writer's thread and waits for nothing but the disk, and for another process's lock
 for `opening.SLICE_S`.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -94,6 +95,25 @@ def run_group(
     )
     if len(statements) == 1 or not all(is_grouped(statement.text) for statement in statements):
         return each_alone(count=len(statements))
+    ran = 0
+    for way in (_run, run_in_savepoint):
+        ended = _run_together(connection, statements, way, limit_bytes, progress, until_s)
+        if isinstance(ended, Finished):
+            return ended
+        ran = ended
+    # What took the transaction with it took what all before it did; those behind it have not begun.
+    return each_alone(count=ran)
+
+
+def _run_together(  # noqa: PLR0913 - what run_group has
+    connection: GuardedConnection,
+    statements: Sequence[Statement],
+    way: Callable[[GuardedConnection, Statement, int], Outcome],
+    limit_bytes: int,
+    progress: Progress,
+    until_s: float,
+) -> Finished | int:
+    """Run statements in one transaction; when that leaves nothing behind, how many must be run in another way."""
     if not begin(connection):
         return Finished([None] * len(statements), is_locked=True)
     outcomes: list[Outcome | None] = []
@@ -101,15 +121,15 @@ def run_group(
     try:
         if _has_deferred_keys(connection):
             roll_back(connection)
-            return each_alone(count=len(statements))
+            return len(statements)
         for ran, statement in enumerate(statements, start=1):
             progress.reach(ran - 1)
-            outcomes.append(run_in_savepoint(connection, statement, limit_bytes=limit_bytes))
+            outcomes.append(way(connection, statement, limit_bytes))
             if not connection.in_transaction or time.monotonic() > until_s:
                 break
         if connection.in_transaction:
             return _commit(connection, outcomes + [None] * (len(statements) - ran))
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001 - a statement's fault is its caller's answer, found once more the other way
         roll_back(connection)
         if is_broken(error):
             # At the COMMIT it is everybody's fault, before it that of the statement which met it.
@@ -117,11 +137,10 @@ def run_group(
             failed: list[Outcome | None] = [None] * len(statements)
             failed[first:ran] = [translated(error, statement.text) for statement in statements[first:ran]]
             return Finished(failed, is_broken=True)
-    # The transaction is gone, and with it what all these did; those behind them have not begun.
-    return each_alone(count=max(ran, 1))
+    return max(ran, 1)
 
 
-def run_in_savepoint(connection: GuardedConnection, statement: Statement, *, limit_bytes: int) -> Outcome:
+def run_in_savepoint(connection: GuardedConnection, statement: Statement, limit_bytes: int) -> Outcome:
     """Run a statement inside the open transaction; what fails leaves nothing behind.
 
     It may have taken the transaction with it: see `in_transaction`. Raises `sqlite3.Error` when the transaction

@@ -18,6 +18,7 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,9 +36,9 @@ from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 
 #: So many statements share a commit at most; the time budget ends a group sooner.
 MAX_GROUP: Final = 256
-#: Turns of the loop in which those who have just been answered may ask again, while others write too: they then share the
-#: next commit, and not only the one after it. The loop is sending answers and reading meanwhile, not waiting.
-GATHER_TURNS: Final = 4
+#: So long those who were answered together may take to ask again: they then share one commit, and not each other's wait.
+#: Nobody waits for one who did not come, because the next group awaits only as many as came to this one.
+GATHER_S: Final = 0.002
 #: What runs when the channel is closed gets so long to end by itself.
 CLOSE_GRACE_S: Final = 5.0
 
@@ -93,8 +94,10 @@ class Writer:
         self._progress = Progress()
         self._transaction: OpenTransaction | None = None
         self._locked_since_s: float | None = None
-        # Several wrote in the last group, or came while it ran.
-        self._is_shared = False
+        # How many were answered by the last group or came while it ran: so many may write next.
+        self._awaited = 0
+        # Made by a turn that waits for them.
+        self._all_came: asyncio.Event | None = None
         self._is_closing = False
         self._statements = self._commits = self._transactions = 0
         self._group_commits: Counter[int] = Counter()
@@ -178,6 +181,8 @@ class Writer:
             raise stopping()
         timer = asyncio.get_running_loop().call_later(self._section.wait_s, self._overdue, waiting)
         self._queue.append(waiting)
+        if self._all_came is not None and len(self._queue) >= self._awaited:
+            self._all_came.set()
         if self._turns is None or self._turns.done():
             self._turns = asyncio.create_task(self._take_turns(), name="penstock-db-writer")
         try:
@@ -202,11 +207,14 @@ class Writer:
                 self._running = []
 
     async def _gather(self) -> None:
-        """Let those who were just answered ask again; who writes alone does not wait."""
-        if self._is_shared:
-            self._is_shared = False
-            for _ in range(GATHER_TURNS):
-                await asyncio.sleep(0)
+        """Let those who were just answered ask again; who writes alone does not wait, nor does a transaction."""
+        if self._queue[0].statement is not None and len(self._queue) < self._awaited:
+            self._all_came = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._all_came.wait()
+            self._all_came = None
+        self._awaited = 0
 
     def _take_group(self) -> list[_Waiting]:
         group = [self._queue.popleft()]
@@ -222,7 +230,6 @@ class Writer:
         self._start(group)
         statements = [waiting.statement for waiting in group if waiting.statement is not None]
         finished = await self._thread.run_group(statements, self._progress)
-        self._is_shared = len(group) > 1 or bool(self._queue)
         self._note_lock(is_locked=finished.is_locked)
         self._commits += finished.commits
         held = sum(not isinstance(outcome, DatabaseError | None) for outcome in finished.outcomes)
@@ -234,6 +241,8 @@ class Writer:
                 self._statements += 1
                 waiting.end(outcome)
         self._put_back([w for w, outcome in zip(group, finished.outcomes, strict=True) if outcome is None])
+        answered = sum(outcome is not None for outcome in finished.outcomes)
+        self._awaited = min(answered + len(self._queue), MAX_GROUP)
 
     async def _run_transaction(self, waiting: _Waiting) -> None:
         self._start([waiting])

@@ -125,7 +125,7 @@ class WriterThread:
     def _step(self, statement: Statement) -> tuple[Outcome, bool]:
         connection = self._inside()
         try:
-            outcome = group.run_in_savepoint(connection, statement, limit_bytes=self._limit_bytes)
+            outcome = group.run_in_savepoint(connection, statement, self._limit_bytes)
         except sqlite3.Error as error:
             self._end_failed(connection, error)
             return translated(error, statement.text), False
