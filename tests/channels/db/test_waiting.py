@@ -73,14 +73,14 @@ async def test_who_waits_too_long_for_the_writer_is_told_who_holds_it(make_servi
     assert await local(service).fetch_all("SELECT v FROM t") == [{"v": "held"}]
 
 
-@pytest.mark.parametrize("turns", [0, 12])
+@pytest.mark.parametrize("later", [0, 4])
 async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_meanwhile(
-    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, turns: int
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
     monkeypatch.setattr(writer, "GATHER_S", 0.5)
     service = await with_table(make_service())
 
-    async def write(rows: int) -> None:
+    async def write(rows: int, turns: int = 0) -> None:
         for _ in range(rows):
             await local(service).execute("INSERT INTO t (v) VALUES (1)")
             for _ in range(turns):
@@ -91,8 +91,8 @@ async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_m
         writers.create_task(write(300))
         # One of its rows is being written when the others come.
         await until(lambda: "running" in repr(service))
-        for _ in range(7):
-            writers.create_task(write(30))
+        for number in range(1, 8):
+            writers.create_task(write(30, turns=number * later))
     statistics = service.statistics()
     assert statistics is not None
     assert statistics.group_commits[8] >= 25, statistics.group_commits

@@ -97,7 +97,9 @@ def run_group(
         return each_alone(count=len(statements))
     ran = 0
     for way in (_run, run_in_savepoint):
-        ended = _run_together(connection, statements, way, limit_bytes, progress, until_s)
+        ended = _run_together(
+            connection, statements, way, limit_bytes=limit_bytes, progress=progress, until_s=until_s
+        )
         if isinstance(ended, Finished):
             return ended
         ran = ended
@@ -105,10 +107,11 @@ def run_group(
     return each_alone(count=ran)
 
 
-def _run_together(  # noqa: PLR0913 - what run_group has
+def _run_together(
     connection: GuardedConnection,
     statements: Sequence[Statement],
     way: Callable[[GuardedConnection, Statement, int], Outcome],
+    *,
     limit_bytes: int,
     progress: Progress,
     until_s: float,
