@@ -48,7 +48,7 @@ def message_info(handler: AnyHandler, job: Job) -> MessageInfo:
 
 
 class Batch(Struct, frozen=True, array_like=True):
-    """Deliveries that travel in one submit, about 5 ms of work."""
+    """Deliveries that travel in one submit, about 10 ms of work."""
 
     number: int
     jobs: list[Job]
