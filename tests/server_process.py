@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ INITIALISE_DEADLINE_S: Final = 60.0
 STOP_DEADLINE_S: Final = 30.0
 # The second is for the killed to be gone, who would otherwise write behind the removal's back.
 GUARD: Final = (
-    'pid=; while read -r line; do pid=$line; done; [ -z "$pid" ] || kill -KILL "$pid"; sleep 1; rm -rf "$1"'
+    'pid=; while read -r line; do pid=$line; done; [ -z "$pid" ] || kill -"$2" "$pid"; sleep 1; rm -rf "$1"'
 )
 
 
@@ -21,14 +22,14 @@ class NoServerError(RuntimeError):
 
 
 class GuardedFolder:
-    """A temporary folder that is removed with us, and one process at a time that ends with us."""
+    """A temporary folder that is removed with us, and one process at a time that ends with us, by a signal."""
 
-    def __init__(self, prefix: str, user: str | None) -> None:
+    def __init__(self, prefix: str, user: str | None, ends_by: signal.Signals = signal.SIGKILL) -> None:
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         if user is not None:
             shutil.chown(self.path, user)
         self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", GUARD, "guard", str(self.path)], stdin=subprocess.PIPE
+            ["/bin/sh", "-c", GUARD, "guard", str(self.path), str(int(ends_by))], stdin=subprocess.PIPE
         )
 
     def guard(self, pid: int | None) -> None:

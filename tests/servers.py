@@ -50,7 +50,7 @@ class Server(ABC):
         self.host = "127.0.0.1"
         (self.port,) = free_ports(1)
         self._options = options or {}
-        self._folder = GuardedFolder(f"penstock-{self.kind}-", run_as(self.user))
+        self._folder = GuardedFolder(f"penstock-{self.kind}-", run_as(self.user), self._last_signal)
         self.data = self._folder.path / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
@@ -163,9 +163,10 @@ class Server(ABC):
         self.execute(f"DROP DATABASE {name_in(url)}")
 
     def close(self) -> None:
-        """Kills what runs and removes the data; harmless when repeated."""
+        """Ends what runs at once and removes the data; harmless when repeated."""
         if self._process is not None:
-            self.kill()
+            self.thaw()
+            self._end(self._last_signal)
         self._folder.close()
 
     def __enter__(self) -> Self:
@@ -181,6 +182,8 @@ class Server(ABC):
 
     _home: str
     _stop_signal: signal.Signals
+    _last_signal = signal.SIGKILL
+    """Ends it without a look at its data, which go with it."""
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -290,6 +293,8 @@ class PostgreSQLServer(Server):
     _home = "postgres"
     # SIGTERM would wait until the last client has gone by itself; the package's service sends this one, too.
     _stop_signal = signal.SIGINT
+    # Killed, it would leave its shared memory to the system, which has room for 4,096 such.
+    _last_signal = signal.SIGQUIT
 
     @classmethod
     def initialise(cls, data: Path) -> None:
