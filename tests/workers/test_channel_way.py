@@ -20,7 +20,7 @@ from penstock.channels.db.sqlite import database_file
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.testing import Worker
-from penstock.workers.database.channel import channel_kind
+from penstock.workers.database.kinds import channel_kind
 from tests.workers.channel_application import application
 
 
