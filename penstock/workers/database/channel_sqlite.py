@@ -9,10 +9,10 @@ from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import Engine, Pool, create_engine
 
 from penstock.channels.db.calls import Ran
+from penstock.channels.db.sqlite.faults import is_full, is_locked
 from penstock.channels.dbapi.sqlite.connection import Connection
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_connection import is_locked
 
 
 class UndoneConnection(Connection):
@@ -103,7 +103,7 @@ class SqliteChannelKind(DatabaseKind):
 
     def is_busy(self, error: BaseException) -> bool:
         """The writer was not to be had in time, or the disk is full."""
-        return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        return is_locked(error) or is_full(error)
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         # Registers the dialect, too, where the entry point is not installed.

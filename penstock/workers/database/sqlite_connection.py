@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
+from penstock.channels.db.sqlite.faults import is_locked
 from penstock.channels.db.sqlite.guarding import note_lasting_methods
 from penstock.channels.db.statements import ALONE, GROUPED, READS, statements_of, verb_of
 from penstock.errors import TransactionUndone
@@ -234,15 +235,3 @@ def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., i
 
 
 note_lasting_methods(WatchedConnection)
-
-
-def is_locked(error: BaseException) -> bool:
-    """True when SQLite waited for another connection's lock, or did not even wait."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_broken(error: BaseException) -> bool:
-    """True when the file could not be read or written, or was moved away."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_IOERR or code == sqlite3.SQLITE_READONLY_DBMOVED
