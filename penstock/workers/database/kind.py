@@ -13,10 +13,10 @@ from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from penstock.channels.db.leftovers import left_by
 from penstock.channels.db.server.codes import BUSY_STATES, CONFLICT_STATES
+from penstock.channels.db.words import words_of
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
-from penstock.workers.database.faults import words_of
 from penstock.workers.database.pool import OneConnection
 
 #: Options of a SQLAlchemy connection that change the driver's own.
