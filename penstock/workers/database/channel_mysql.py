@@ -8,7 +8,7 @@ from penstock.channels.db.server.codes import DEADLOCK
 from penstock.channels.dbapi import mysql_dialect
 from penstock.channels.dbapi.link import current
 from penstock.channels.dbapi.mysql import Connection
-from penstock.channels.dbapi.mysql.errors import Session
+from penstock.channels.dbapi.mysql.session import Session
 from penstock.errors import TransactionUndone
 from penstock.workers.database.channel_server import ServerChannelKind
 from penstock.workers.database.mysql_family import MySQLFamilyKind

@@ -10,7 +10,7 @@ from psycopg.rows import tuple_row
 from penstock.channels.dbapi import postgresql_dialect
 from penstock.channels.dbapi.link import current
 from penstock.channels.dbapi.postgresql import Connection
-from penstock.channels.dbapi.postgresql.errors import Session
+from penstock.channels.dbapi.postgresql.session import Session
 from penstock.errors import TransactionUndone
 from penstock.workers.database.channel_server import ServerChannelKind
 
