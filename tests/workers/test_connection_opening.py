@@ -85,6 +85,7 @@ def test_what_is_no_database_is_waited_for_too_because_it_may_be_replaced(tmp_pa
     [
         (f"{CANARY}", r"database\.url cannot be read .* write %40 for @"),
         (f"nosuch://pen:{CANARY}@host/x", r"nosuch://, which SQLAlchemy does not know; Penstock is tested with sqlite://, .* and postgresql\+psycopg://"),
+        (f"postgres://pen:{CANARY}@host/x", r"postgres://, which .* write postgresql\+psycopg://"),
         (f"mysql+nosuch://pen:{CANARY}@host/x", r"mysql\+nosuch://.* write mysql\+pymysql://"),
         (f"mysql+cymysql://pen:{CANARY}@host/x", r"cymysql is not installed: pip install 'penstock\[mysql\]' and write mysql\+pymysql://"),
         (f"oracle://pen:{CANARY}@host/x", r"driver .*racle.* is not installed: install .*racle"),

@@ -12,7 +12,13 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 
 #: By SQLAlchemy's name of the database: what its URL should begin with.
-_BETTER: Final = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
+_BETTER: Final = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg",
+    # What other programs write, and SQLAlchemy does not know.
+    "postgres": "postgresql+psycopg",
+}
 _TESTED: Final = "sqlite://, mysql+pymysql://, mysql+mysqldb:// and postgresql+psycopg://"
 #: Penstock's extra that installs a driver.
 _EXTRAS: Final = {"mysql+pymysql": "mysql", "mysql+mysqldb": "mysqlclient", "postgresql+psycopg": "postgres"}
