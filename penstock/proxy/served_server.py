@@ -12,12 +12,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from penstock.channels.db.leftovers import left_by, left_in_postgresql
+from penstock.channels.db.server.codes import LOCK_TIMEOUT, UNDOING_CODES
 from penstock.proxy.statements import Kind, kind_of
 
-#: Deadlock, changed since it was read (MariaDB's snapshot isolation), lock table full: InnoDB has undone the whole transaction.
-_UNDOES_ALL: Final = frozenset({1213, 1020, 1206})
-#: Lock wait timeout: the statement alone, unless the server is told otherwise.
-_LOCK_WAIT: Final = 1205
 #: `INERROR`, as psycopg and psycopg2 say it: a statement failed, and no savepoint was gone back to.
 _IN_ERROR: Final = 3
 #: Enough of a statement for its first words.
@@ -59,7 +56,7 @@ class ServerWatch:
         """The server answered with this."""
         if self._undone_by is None and isinstance(error, self._module.Error):
             code = _code_of(error)
-            if code in _UNDOES_ALL or code == _LOCK_WAIT:
+            if code in UNDOING_CODES or code == LOCK_TIMEOUT:
                 self._undone_by = error
 
     def note_function(self) -> None:
@@ -79,7 +76,7 @@ class ServerWatch:
     def why_over(self) -> str | None:
         """In words, when nothing of the transaction is there any more; None while it is."""
         error = self._undone_by
-        if error is not None and _code_of(error) == _LOCK_WAIT and not self._timeouts_undo_all():
+        if error is not None and _code_of(error) == LOCK_TIMEOUT and not self._timeouts_undo_all():
             error = self._undone_by = None
         return None if error is None else f"by the server itself, with the error {error}"
 

@@ -118,7 +118,9 @@ class ServedSqlite(sqlite3.Connection):
             return sqlite3.SQLITE_OK
         is_setting = action == sqlite3.SQLITE_PRAGMA and second is not None
         # SQLite tells the name as it was written.
-        is_denied = would_stay(action, second, schema) or (is_setting and str(first).lower() not in _PRAGMAS)
+        is_denied = would_stay(action, first, second, schema) or (
+            is_setting and str(first).lower() not in _PRAGMAS
+        )
         return sqlite3.SQLITE_DENY if is_denied else sqlite3.SQLITE_OK
 
 

@@ -29,9 +29,9 @@ from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError, ConnectionMisused, PenstockError
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
-from penstock.workers.database.drivers import kind_of
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kinds import own_kind
 from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.session_guard import SessionGuard
@@ -74,7 +74,7 @@ class AdoptedDatabase:
         Raises `ConfigurationError` when the setting names nothing of the kind, and as `OwnConnection.open` does.
         """
         self._engine, self._scoped = find_adopted(self._section)
-        self._known = kind_of(with_url_of(self._engine, self._section))
+        self._known = own_kind(with_url_of(self._engine, self._section))
         self._kind.connect = self._connect  # type: ignore[method-assign]
         self._kind.stream_engine = engine_beside(self._engine)
         event.listen(self._kind.stream_engine, "handle_error", self._note_error)

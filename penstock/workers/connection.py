@@ -28,9 +28,9 @@ from penstock.errors import ConfigurationError, ConnectionMisused, DatabaseUnava
 from penstock.workers.database.address import Address
 from penstock.workers.database.cap import check_cap
 from penstock.workers.database.checkouts import CheckoutWatch
-from penstock.workers.database.drivers import kind_of
 from penstock.workers.database.faults import chain_of
 from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kinds import own_kind
 from penstock.workers.database.message import MessageConnection, MessageSession
 from penstock.workers.database.opening import REOPEN_WAIT_S, open_patiently
 from penstock.workers.database.streaming import RowStream, Streams
@@ -48,10 +48,10 @@ class OwnConnection:
         section: DatabaseSection,
         *,
         log: FilteringBoundLogger,
-        find_kind: Callable[[DatabaseSection], DatabaseKind] | None = None,
+        find_kind: Callable[[DatabaseSection], DatabaseKind] = own_kind,
     ) -> None:
-        """`find_kind` says what the connection is, the one that the settings name without it."""
-        self._find_kind = find_kind or kind_of
+        """`find_kind` says what the connection is: the worker's own, or one over the channel."""
+        self._find_kind = find_kind
         self.before_transaction: Callable[[], None] | None = None
         """Called just before a transaction begins; what it raises refuses the transaction."""
         self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext

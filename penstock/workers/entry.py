@@ -39,7 +39,7 @@ from penstock.channels.stub import Channel
 from penstock.errors import ConnectionMisused, HandlerError, PenstockError
 from penstock.workers.adopted import AdoptedDatabase
 from penstock.workers.connection import OwnConnection
-from penstock.workers.database.channel import channel_kind
+from penstock.workers.database.kinds import channel_kind
 from penstock.workers.deadline import SoftDeadline
 from penstock.workers.execute import Executor
 from penstock.workers.lifeline import die_with_reactor, ignore_stop_signals

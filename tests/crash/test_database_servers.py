@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
-from penstock.workers.database.channel import channel_kind
+from penstock.workers.database.kinds import channel_kind
 from tests.crash.database_scene import WAYS, WORKERS, DatabaseScene, Wave, play_on
 from tests.servers import Server
 

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -20,7 +20,7 @@ from penstock.channels.db.sqlite import database_file
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.testing import Worker
-from penstock.workers.database.channel import channel_kind
+from penstock.workers.database.kinds import channel_kind
 from tests.workers.channel_application import application
 
 
@@ -160,6 +160,29 @@ def test_a_file_that_is_replaced_under_a_message_charges_it_for_nothing(
         worker.run("write", False).raise_for_failure()
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("way", ["own", "channel"])
+def test_a_handler_that_stands_in_its_own_way_is_charged(
+    tmp_path: Path, way: Literal["own", "channel"]
+) -> None:
+    app = App()
+
+    @app.handler("tidy", database=way)
+    def tidy(_payload: None, ctx: Context) -> None:
+        ctx.connection.execute(text("CREATE TABLE t (v)"))
+        ctx.connection.execute(
+            text("INSERT INTO t SELECT zeroblob(100000) FROM json_each('[1,2,3,4,5,6,7,8]')")
+        )
+        rows = ctx.connection.execute(text("SELECT v FROM t"))
+        rows.fetchone()
+        ctx.connection.execute(text("DROP TABLE t"))
+
+    with Worker(app, database=f"sqlite:///{tmp_path / 'app.db'}") as worker:
+        outcome = worker.run("tidy", None).outcome
+    assert isinstance(outcome, Raised)
+    assert "database table is locked" in str(outcome)
+    assert outcome.charged, "it would come again for ever: nobody else's lock was in the way"
 
 
 @pytest.mark.parametrize(

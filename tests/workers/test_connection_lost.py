@@ -3,13 +3,15 @@
 import resource
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
+import psycopg.errors
 import pymysql
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 
@@ -20,6 +22,7 @@ from penstock.workers.connection import OwnConnection
 from penstock.workers.database import mysql, sqlite
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
+from penstock.workers.database.kinds import channel_kind, own_kind
 from tests.workers.own_connection import (
     ITEMS,
     Base,
@@ -278,6 +281,7 @@ def test_a_file_that_cannot_be_written_costs_the_connection_and_not_the_message(
         (pymysql.err.OperationalError(2013, "Lost connection to MySQL server during query"), "lost"),
         (pymysql.err.OperationalError(2006, "MySQL server has gone away"), "lost"),
         (pymysql.err.InterfaceError(0, ""), "lost"),
+        (pymysql.err.OperationalError(3169, "The session was killed"), "lost"),
         (pymysql.err.OperationalError(1205, "Lock wait timeout exceeded"), "conflict"),
         (pymysql.err.OperationalError(1213, "Deadlock found"), "conflict"),
         (pymysql.err.OperationalError(1114, "The table is full"), "busy"),
@@ -294,6 +298,28 @@ def test_mysqls_errors_are_told_apart(error: Exception, verdict: str | None) -> 
     verdicts = {"lost": own.is_lost(error), "conflict": own.is_conflict(error), "busy": own.is_busy(error)}
     assert [name for name, holds in verdicts.items() if holds] == ([] if verdict is None else [verdict])
     worker.own.close()
+
+
+@pytest.mark.parametrize("way", [own_kind, channel_kind])
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (psycopg.errors.SerializationFailure(), "conflict"),
+        (psycopg.errors.DeadlockDetected(), "conflict"),
+        (psycopg.errors.LockNotAvailable(), "conflict"),
+        (psycopg.errors.DiskFull(), "busy"),
+        (psycopg.errors.OutOfMemory(), "busy"),
+        (psycopg.errors.UniqueViolation(), None),
+        (pymysql.err.OperationalError(1213, "Deadlock found"), None),
+        (ValueError("40001"), None),
+    ],
+)
+def test_postgresqls_errors_are_told_apart_on_both_ways(
+    way: Callable[[DatabaseSection], DatabaseKind], error: Exception, verdict: str | None
+) -> None:
+    kind = way(DatabaseSection(url=SecretStr("postgresql+psycopg://pen@127.0.0.1:1/shop")))
+    verdicts = {"lost": kind.is_lost(error), "conflict": kind.is_conflict(error), "busy": kind.is_busy(error)}
+    assert [name for name, holds in verdicts.items() if holds] == ([] if verdict is None else [verdict])
 
 
 def test_what_follows_a_statement_that_a_deadline_cut_off_is_refused_and_charged(

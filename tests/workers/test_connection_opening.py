@@ -84,7 +84,8 @@ def test_what_is_no_database_is_waited_for_too_because_it_may_be_replaced(tmp_pa
     ("url", "words"),
     [
         (f"{CANARY}", r"database\.url cannot be read .* write %40 for @"),
-        (f"nosuch://pen:{CANARY}@host/x", "nosuch://, which SQLAlchemy does not know"),
+        (f"nosuch://pen:{CANARY}@host/x", r"nosuch://, which SQLAlchemy does not know; Penstock is tested with sqlite://, .* and postgresql\+psycopg://"),
+        (f"postgres://pen:{CANARY}@host/x", r"postgres://, which .* write postgresql\+psycopg://"),
         (f"mysql+nosuch://pen:{CANARY}@host/x", r"mysql\+nosuch://.* write mysql\+pymysql://"),
         (f"mysql+cymysql://pen:{CANARY}@host/x", r"cymysql is not installed: pip install 'penstock\[mysql\]' and write mysql\+pymysql://"),
         (f"oracle://pen:{CANARY}@host/x", r"driver .*racle.* is not installed: install .*racle"),
@@ -119,12 +120,23 @@ def test_a_folder_is_no_database(tmp_path: Path) -> None:
     worker.own.close()
 
 
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pymysql", None)
-    with pytest.raises(
-        ConfigurationError, match=r"pymysql is not installed: pip install 'penstock\[mysql\]'"
-    ):
-        Worker("mysql+pymysql://pen@host/x").own.open()
+@pytest.mark.parametrize(
+    ("url", "module", "advice"),
+    [
+        ("mysql+pymysql://pen@host/x", "pymysql", "pip install 'penstock[mysql]'"),
+        ("mysql+mysqldb://pen@host/x", "MySQLdb", "pip install 'penstock[mysqlclient]'"),
+        ("mariadb+mysqldb://pen@host/x", "MySQLdb", "pip install 'penstock[mysqlclient]'"),
+        ("mysql://pen@host/x", "MySQLdb", "pip install 'penstock[mysql]' and write mysql+pymysql://"),
+        ("postgresql+psycopg://pen@host/x", "psycopg", "pip install 'penstock[postgres]'"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, module: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError) as caught:
+        Worker(url).own.open()
+    assert str(caught.value).endswith(f"its driver {module} is not installed: {advice}")
 
 
 def test_opening_twice_keeps_the_connection(tmp_path: Path) -> None:

@@ -50,6 +50,21 @@ LEFT: dict[str, tuple[Leave, Leave, object]] = {
         lambda own: own.connection.execute(insert(ITEMS).values(name="cup")).rowcount,
         1,
     ),
+    "a temporary table by its schema": (
+        sql("CREATE TABLE temp.item AS SELECT 'stray' AS name"),
+        count("SELECT count(*) FROM item"),
+        0,
+    ),
+    "a temporary view by its schema": (
+        sql("CREATE VIEW temp.stray AS SELECT 1"),
+        count("SELECT count(*) FROM temp.sqlite_master"),
+        0,
+    ),
+    "a temporary trigger by its schema": (
+        sql("CREATE TRIGGER temp.stray AFTER INSERT ON main.item BEGIN SELECT 1; END"),
+        count("SELECT count(*) FROM temp.sqlite_master"),
+        0,
+    ),
     "a temporary virtual table": (
         sql("CREATE VIRTUAL TABLE temp.stray USING fts5(a)"),
         count("SELECT count(*) FROM temp.sqlite_master"),

@@ -24,19 +24,18 @@ from aiormq import spec
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ConnectionInternalError
 
-from penstock.app.backoff import Backoff
 from penstock.buses.contract import Sink, Subscription
 from penstock.buses.rabbitmq.acks import ChannelSettler
 from penstock.buses.rabbitmq.asking import is_answered, see_read, see_through
 from penstock.buses.rabbitmq.broken import BROKEN
 from penstock.buses.rabbitmq.delivering import taker_of
+from penstock.buses.rabbitmq.healing import Healing
 from penstock.buses.rabbitmq.stream import Wire, not_called
 from penstock.buses.rabbitmq.topology import Control, declare_one
 from penstock.buses.rabbitmq.turns import Turns
 from penstock.buses.rabbitmq.watchdog import Flow, Silence
 from penstock.errors import BusUnavailable
 
-HEAL: Final = Backoff(first_s=0.05, cap_s=3.0)
 #: A queue that has not answered a consumer within so long has no leader, or its broker is in trouble.
 SILENT_S: Final = 5.0
 #: A broker that has not taken the last acks within so long is not waited for.
@@ -62,7 +61,6 @@ class ConsumingChannel:
         self._subscriptions = {subscription.queue.name: subscription for subscription in subscriptions}
         self._sink = sink
         self._login = login
-        self._random = random
         self._turns = Turns(self._start_over)
         self._connection: AbstractConnection | None = None
         self._wire = Wire()
@@ -77,8 +75,7 @@ class ConsumingChannel:
         """Consumer tags that the broker has answered for, those that are gone included."""
         self._renewed: str | None = None
         """The queue whose consumer is being replaced: between the two of them it counts as consumed."""
-        self._healing: asyncio.Task[None] | None = None
-        self._refused: list[str] = []
+        self._healing = Healing(self._heal_once, random)
         self._is_stopping = False
         self.restarted = 0
         """Consumers that were lost while the connection stood, and started again."""
@@ -97,7 +94,7 @@ class ConsumingChannel:
         """Open the AMQP channel on this connection and consume everything. Raises what a broken connection raises."""
         if self._is_stopping or connection is self._connection:
             return
-        self._stop_healing()
+        self._healing.stop()
         self._connection, self._wire = connection, wire
         await self._turns.finish(self._start(connection))
 
@@ -113,7 +110,7 @@ class ConsumingChannel:
     async def stop(self) -> None:
         """Cancel the consumers."""
         self._is_stopping = True
-        self._stop_healing()
+        self._healing.stop()
         # On the connection for silent queues nothing may have begun, and nobody would answer.
         if self._connection is not None and (self._on_silent is not None or self.consuming()):
             await self._turns.finish(self._cancel_all(self._connection))
@@ -144,7 +141,7 @@ class ConsumingChannel:
     async def aclose(self) -> None:
         """Write the last acks and see them through; the AMQP channel ends with its connection, which is closed next."""
         self._is_stopping = True
-        self._stop_healing()
+        self._healing.stop()
         if self._settler is not None:
             self._settler.flush()
             self._settler.die()
@@ -331,31 +328,23 @@ class ConsumingChannel:
         self._wire.abort()
 
     def _heal(self) -> None:
-        if not self._is_stopping and (self._healing is None or self._healing.done()):
-            self._healing = asyncio.create_task(self._heal_until_well(), name="penstock-heal")
+        if not self._is_stopping:
+            self._healing.begin()
 
-    def _stop_healing(self) -> None:
-        """Cancels the wait for the next attempt; an attempt that has begun goes on to its end."""
-        healing, self._healing = self._healing, None
-        if healing is not None:
-            healing.cancel()
-
-    async def _heal_until_well(self) -> None:
-        for failures in itertools.count(1):
-            await asyncio.sleep(HEAL.delay_s(failures, self._random))
-            connection = self._connection
-            if self._is_stopping or connection is None or connection.is_closed:
-                # Its supervisor opens a new one and starts us again.
-                return
-            await self._turns.finish(self._heal_once(connection))
-            if self._is_well():
-                return
+    async def _heal_once(self) -> bool:
+        """True when there is nothing more to do about it."""
+        connection = self._connection
+        if self._is_stopping or connection is None or connection.is_closed:
+            # Its supervisor opens a new one and starts us again.
+            return True
+        await self._turns.finish(self._begin_again(connection))
+        return self._is_well()
 
     def _is_well(self) -> bool:
         channel = self._channel
         return channel is not None and not channel.is_closed and len(self._tags) == len(self._subscriptions)
 
-    async def _heal_once(self, connection: AbstractConnection) -> None:
+    async def _begin_again(self, connection: AbstractConnection) -> None:
         try:
             async with self._turns.turn(connection):
                 await self._consume_missing(connection)
@@ -366,7 +355,7 @@ class ConsumingChannel:
                 error=f"{type(error).__name__}: {error}",
             )
         except BusUnavailable as error:
-            self._say_refused([str(error)])
+            self._healing.say_refused([str(error)])
 
     async def _consume_missing(self, connection: AbstractConnection) -> None:
         if self._is_stopping or connection is not self._connection:
@@ -386,7 +375,7 @@ class ConsumingChannel:
                     refused[queue] = line
         finally:
             await control.aclose()
-        self._say_refused(list(refused.values()))
+        self._healing.say_refused(list(refused.values()))
         channel = self._channel
         subscriptions = [self._subscriptions[queue] for queue in self._missing() if queue not in refused]
         if channel is None or channel.is_closed:
@@ -402,13 +391,3 @@ class ConsumingChannel:
             return list(self._subscriptions)
         consumed = set(self._tags.values())
         return [queue for queue in self._subscriptions if queue not in consumed]
-
-    def _say_refused(self, lines: list[str]) -> None:
-        """Once a change, not once an attempt."""
-        for line in lines:
-            if line not in self._refused:
-                _log.error(
-                    "a queue cannot be consumed any more: tried again every few seconds; its messages wait in it",
-                    why=line,
-                )
-        self._refused = lines

@@ -7,6 +7,10 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import Raw, Struct
 
 SERVICE: Final = "db"
+#: What one chunk brings: enough that a crossing (0.2 ms) does not count, little enough to hold N times.
+CHUNK_BYTES: Final = 256 * 1024
+#: Of a frame, for what stands around the rows of an answer.
+AROUND_BYTES: Final = 256
 
 #: What a caller wants of a statement: how many rows it changed, all rows, the first, or all that a cursor knows.
 Want: TypeAlias = Literal["execute", "fetch_all", "fetch_one", "cursor"]

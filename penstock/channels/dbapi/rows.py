@@ -1,23 +1,18 @@
-"""The rows of one statement in the worker: those that have come, and where the rest is; what `executemany` sends."""
+"""The rows of one statement in the worker: those that have come, and where the rest is."""
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from msgspec import Raw
 
 from penstock.channels.db.calls import Chunk, Ran
-from penstock.channels.db.parting import parts
 from penstock.channels.dbapi.session import DriverSession
 
-#: Rows that `executemany` takes from its argument at once: an endless one must not fill the memory.
-_MANY: Final = 50_000
 
-
-class Rows:
+class RowBuffer:
     """Asks for the next chunk when the last one is read; thrown away, it leaves word that the rest is not wanted."""
 
     def __init__(
@@ -83,26 +78,3 @@ class Rows:
             self.ready.extend(self._decode(piece))
         if chunk.is_last:
             self._open = None
-
-
-def is_one(crossings: Iterator[Raw]) -> tuple[bool, Iterator[Raw]]:
-    """True when there is only one of what `batches` gave, and all of them again."""
-    taken = list(itertools.islice(crossings, 2))
-    return len(taken) < 2, itertools.chain(taken, crossings)
-
-
-def batches(
-    statement: str, rows: Iterable[Any], bound: Callable[[Any], Any], *, limit_bytes: int
-) -> Iterator[Raw]:
-    """What `executemany` sends: each batch as large as a frame lets it be, one empty batch for no rows at all."""
-    # What is no statement is refused by who runs it.
-    room_bytes = limit_bytes - len(str(statement).encode(errors="surrogatepass"))
-    iterator = iter(rows)
-    is_first = True
-    while True:
-        batch = [bound(row) for row in itertools.islice(iterator, _MANY)]
-        if batch or is_first:
-            yield from parts(batch, room_bytes)
-        is_first = False
-        if len(batch) < _MANY:
-            return

@@ -11,8 +11,17 @@ from penstock.channels.db.secrets import Scrubber, shown_url
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 
-_EXTRAS: Final = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
-_EXTRA_NAMES: Final = {"mysql+pymysql": "mysql", "postgresql+psycopg": "postgres"}
+#: By SQLAlchemy's name of the database: what its URL should begin with.
+_BETTER: Final = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg",
+    # What other programs write, and SQLAlchemy does not know.
+    "postgres": "postgresql+psycopg",
+}
+_TESTED: Final = "sqlite://, mysql+pymysql://, mysql+mysqldb:// and postgresql+psycopg://"
+#: Penstock's extra that installs a driver.
+_EXTRAS: Final = {"mysql+pymysql": "mysql", "mysql+mysqldb": "mysqlclient", "postgresql+psycopg": "postgres"}
 
 
 class Address:
@@ -56,30 +65,33 @@ def _parse(text: str) -> URL:
 
 def _usable_driver(url: URL) -> str:
     name = url.drivername
-    better = _EXTRAS.get(url.get_backend_name())
+    backend = url.get_backend_name()
+    better = _BETTER.get(backend)
     try:
         dialect = url.get_dialect()
     except NoSuchModuleError:
-        msg = f"database.url begins with {name}://, which SQLAlchemy does not know" + (
-            f"; write {better}://"
-            if better
-            else "; sqlite:// and mysql+pymysql:// are what Penstock is tested with"
-        )
+        hint = f"write {better}://" if better else f"Penstock is tested with {_TESTED}"
+        msg = f"database.url begins with {name}://, which SQLAlchemy does not know; {hint}"
         raise ConfigurationError(msg) from None
     if dialect.is_async:
-        hint = better or f"{url.get_backend_name()}"
         msg = (
             f"database.url begins with {name}://, a driver for an event loop; a worker's own connection is synchronous: "
-            f"write {hint}://"
+            f"write {better or backend}://"
         )
         raise ConfigurationError(msg)
     try:
         dialect.import_dbapi()
     except ImportError as error:
-        extra = _EXTRA_NAMES.get(better or "")
-        advice = (
-            f"pip install 'penstock[{extra}]' and write {better}://" if extra else f"install {error.name}"
-        )
+        advice = _advice(name, better, missing=error.name)
         msg = f"database.url begins with {name}://, but its driver {error.name} is not installed: {advice}"
         raise ConfigurationError(msg) from None
     return dialect.driver
+
+
+def _advice(name: str, better: str | None, *, missing: str | None) -> str:
+    extra = _EXTRAS.get(name.replace("mariadb+", "mysql+"))
+    if extra:
+        return f"pip install 'penstock[{extra}]'"
+    return (
+        f"pip install 'penstock[{_EXTRAS[better]}]' and write {better}://" if better else f"install {missing}"
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.channels.db.server.codes import DEADLOCK
 from penstock.channels.dbapi import mysql_dialect
 from penstock.channels.dbapi.link import current
 from penstock.channels.dbapi.mysql import Connection
-from penstock.channels.dbapi.mysql.errors import Session
+from penstock.channels.dbapi.mysql.session import Session
 from penstock.errors import TransactionUndone
 from penstock.workers.database.channel_server import ServerChannelKind
-from penstock.workers.database.mysql_family import DEADLOCK, MySQLFamilyKind
+from penstock.workers.database.mysql_family import MySQLFamilyKind
 
 
 class UndoneConnection(Connection):

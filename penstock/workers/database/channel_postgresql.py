@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
@@ -10,12 +10,9 @@ from psycopg.rows import tuple_row
 from penstock.channels.dbapi import postgresql_dialect
 from penstock.channels.dbapi.link import current
 from penstock.channels.dbapi.postgresql import Connection
-from penstock.channels.dbapi.postgresql.errors import Session
+from penstock.channels.dbapi.postgresql.session import Session
 from penstock.errors import TransactionUndone
 from penstock.workers.database.channel_server import ServerChannelKind
-
-#: Out of memory.
-_BUSY_STATE: Final = "53200"
 
 
 class UndoneConnection(Connection):
@@ -42,7 +39,3 @@ class PostgreSQLChannelKind(ServerChannelKind):
     def left_on(self, raw: Any) -> str | None:
         """A row factory, too."""
         return super().left_on(raw) or (None if raw.row_factory is tuple_row else "a row_factory")
-
-    def is_busy(self, error: BaseException) -> bool:
-        """Memory full, too."""
-        return super().is_busy(error) or getattr(error, "sqlstate", None) == _BUSY_STATE

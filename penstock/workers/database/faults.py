@@ -1,4 +1,4 @@
-"""What an exception says about the database, wherever in its chain the driver's own error is."""
+"""Where in an exception's chain the driver's own error may be."""
 
 from __future__ import annotations
 
@@ -16,14 +16,3 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
             current = current.__cause__
         else:
             current = None if current.__suppress_context__ else current.__context__
-
-
-def words_of(error: BaseException) -> str:
-    """The driver's text on one line; (2003, 'Cannot connect …') becomes 'Cannot connect … (2003)'."""
-    original = getattr(error, "orig", None) or error
-    arguments = original.args
-    if len(arguments) == 2 and isinstance(arguments[0], int):
-        text = f"{arguments[1]} ({arguments[0]})"
-    else:
-        text = str(original)
-    return " ".join(text.split()) or type(original).__name__

@@ -12,16 +12,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 
 from penstock.channels.db.leftovers import left_by
+from penstock.channels.db.server.codes import BUSY_STATES, CONFLICT_STATES
+from penstock.channels.db.words import words_of
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
-from penstock.workers.database.faults import words_of
 from penstock.workers.database.pool import OneConnection
 
-#: SQLSTATE of serialization failure, deadlock, lock not available.
-_CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
-#: Disk full.
-_BUSY_STATES: Final = frozenset({"53100"})
 #: Options of a SQLAlchemy connection that change the driver's own.
 _LASTING_OPTIONS: Final = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
 
@@ -183,7 +180,7 @@ class DatabaseKind:
 
     def is_conflict(self, error: BaseException) -> bool:
         """True when this driver error says that another transaction was in the way: run the handler again, here and now."""
-        return _state_of(error) in _CONFLICT_STATES
+        return self._state_of(error) in CONFLICT_STATES
 
     def undoes_all(self, error: BaseException) -> bool:
         """True when the database has undone the whole transaction with this error, and goes on in a new one."""
@@ -197,7 +194,7 @@ class DatabaseKind:
 
     def is_busy(self, error: BaseException) -> bool:
         """True when this driver error says that the database cannot for now, a full disk for example: come again later."""
-        return _state_of(error) in _BUSY_STATES
+        return self._state_of(error) in BUSY_STATES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)
@@ -210,16 +207,17 @@ class DatabaseKind:
         if self.is_lost(context.original_exception):
             self.has_lost_connection = True
 
+    def _state_of(self, error: BaseException) -> object:
+        if not isinstance(error, self.engine.dialect.loaded_dbapi.Error):
+            return None
+        # psycopg2 has its own name for it.
+        return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
     def _statement_watcher(self) -> Callable[..., None]:
         def watch(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
             self._left = self._left or left_by(statement)
 
         return watch
-
-
-def _state_of(error: BaseException) -> object:
-    # psycopg2 has its own name for it.
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 class WatchingKind(DatabaseKind):

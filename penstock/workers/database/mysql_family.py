@@ -1,4 +1,4 @@
-"""MySQL and MariaDB, whatever the driver: their error codes, their limits, what a message leaves on their connections."""
+"""MySQL and MariaDB, whatever the driver: their limits, what undoes their transactions, what a message leaves on their connections."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import ExceptionContext
 
 from penstock.channels.db.leftovers import IN_FRONT, left_by, parts
+from penstock.channels.db.server.codes import (
+    BUSY_CODES,
+    CONFLICT_CODES,
+    LOCK_TIMEOUT,
+    LOST_CODES,
+    UNDOING_CODES,
+)
 from penstock.channels.db.server.lengths import FOUND_TOO_LARGE, QUESTION
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
-DEADLOCK: Final = 1213
-_LOCK_TIMEOUT: Final = 1205
-#: Changed since it was read (MariaDB's innodb_snapshot_isolation).
-_CHANGED: Final = 1020
-_LOCK_TABLE_FULL: Final = 1206
-#: With these InnoDB undoes the whole transaction, savepoints too, and the next statement begins another one.
-_UNDOING: Final = frozenset({DEADLOCK, _CHANGED, _LOCK_TABLE_FULL})
-#: The last is NOWAIT.
-_CONFLICT_CODES: Final = frozenset({_LOCK_TIMEOUT, DEADLOCK, _CHANGED, 3572})
-#: Said by MySQL of a server that is stopping, and of a session that was killed; SQLAlchemy knows the others.
-_LOST_CODES: Final = frozenset({1053, 3169})
-#: Disk full, table full.
-_BUSY_CODES: Final = frozenset({1021, 1114})
 #: What goes on inside a transaction; whatever else there is may commit it first (DDL, BEGIN, LOCK TABLES, CALL), or says so.
 _GOES_ON: Final = re.compile(
     rf"{IN_FRONT}(?:SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH|VALUES|DO|SHOW|EXPLAIN|DESC|DESCRIBE|SAVEPOINT|RELEASE|ROLLBACK)\b",
@@ -41,7 +35,7 @@ class Watched:
     kept: tuple[str, ...] = ()
     left: str | None = None
     #: Codes of the errors that undo the whole transaction, as the server is set.
-    undoing: frozenset[int] = _UNDOING
+    undoing: frozenset[int] = UNDOING_CODES
     #: The error that took the transaction away, until somebody rolls back.
     undone_by: BaseException | None = None
     #: What the server takes in one packet.
@@ -81,7 +75,7 @@ class MySQLFamilyKind(WatchingKind):
 
     #: True after a statement that the server, or what stands before it, found too long: it ends the connection for that.
     _is_too_long = False
-    _undoing = _UNDOING
+    _undoing = UNDOING_CODES
 
     def note_opened(self, raw: Any) -> None:
         """As for any that is watched."""
@@ -117,7 +111,7 @@ class MySQLFamilyKind(WatchingKind):
             cursor.execute("SHOW VARIABLES LIKE 'innodb_rollback_on_timeout'")
             is_on = any(str(value).upper() in ("ON", "1") for _name, value in cursor.fetchall())
         raw.rollback()
-        self._undoing = _UNDOING | {_LOCK_TIMEOUT} if is_on else _UNDOING
+        self._undoing = UNDOING_CODES | {LOCK_TIMEOUT} if is_on else UNDOING_CODES
 
     def begin_stream(self, connection: Connection) -> None:
         """Read only."""
@@ -132,11 +126,11 @@ class MySQLFamilyKind(WatchingKind):
         """As for any database, and by MySQL's words for a stop and a kill; not when the message is to blame."""
         if self._is_too_long:
             return False
-        return self._code_of(error) in _LOST_CODES or super().is_lost(error)
+        return self._code_of(error) in LOST_CODES or super().is_lost(error)
 
     def is_busy(self, error: BaseException) -> bool:
         """Disk or table full."""
-        return self._code_of(error) in _BUSY_CODES
+        return self._code_of(error) in BUSY_CODES
 
     def undoes_all(self, error: BaseException) -> bool:
         """A deadlock and the like; a lock not had in time where the server is set so."""
@@ -144,7 +138,7 @@ class MySQLFamilyKind(WatchingKind):
 
     def is_conflict(self, error: BaseException) -> bool:
         """Lock wait timeout, deadlock, changed since it was read."""
-        return self._code_of(error) in _CONFLICT_CODES
+        return self._code_of(error) in CONFLICT_CODES
 
     def _note_error(self, context: ExceptionContext) -> None:
         if self._code_of(context.original_exception) == FOUND_TOO_LARGE:

@@ -17,6 +17,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import Pool
 
 from penstock.channels.db.leftovers import left_in_postgresql
+from penstock.channels.db.server.codes import LOST_STATES
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
@@ -24,12 +25,6 @@ from penstock.workers.database.kind import WatchingKind
 _PING_TIMEOUT_S: Final = 5.0
 #: How long a statement that a deadline cut off is asked to end before its connection is closed.
 _CANCEL_TIMEOUT_S: Final = 2.0
-#: SQLSTATE of what ends a session: shut down, crashed, starting up, idle too long, in a transaction too long.
-_LOST_STATES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
-#: Serialization failure, deadlock, lock not available.
-_CONFLICT_STATES: Final = frozenset({"40001", "40P01", "55P03"})
-#: Disk full, out of memory.
-_BUSY_STATES: Final = frozenset({"53100", "53200"})
 #: What the server tells unasked, whoever set it: a function of the user's, too. `search_path` since version 18.
 _TOLD: Final = (
     "application_name", "client_encoding", "DateStyle", "default_transaction_read_only", "IntervalStyle", "is_superuser",
@@ -211,21 +206,13 @@ class PostgreSQLKind(WatchingKind):
             return False
         state = error.sqlstate
         if state is not None:
-            return state in _LOST_STATES or state.startswith("08")
+            return state in LOST_STATES or state.startswith("08")
         # Not one that the handler closed: its message would come again for ever, charged to nobody.
         return isinstance(error, psycopg.OperationalError) and self._raw is not None and self._raw.broken
 
     def has_undone(self, raw: Any) -> bool:
         """After any error outside of a savepoint."""
         return bool(raw.pgconn.transaction_status == TransactionStatus.INERROR)
-
-    def is_conflict(self, error: BaseException) -> bool:
-        """Serialization failure, deadlock, lock timeout."""
-        return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICT_STATES
-
-    def is_busy(self, error: BaseException) -> bool:
-        """Disk full, memory full."""
-        return isinstance(error, psycopg.Error) and error.sqlstate in _BUSY_STATES
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)

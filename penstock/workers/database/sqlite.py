@@ -13,11 +13,12 @@ from urllib.parse import unquote
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
+from penstock.channels.db.sqlite.faults import is_broken, is_full, is_locked
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_connection import WatchedConnection, is_broken, is_locked
+from penstock.workers.database.sqlite_connection import WatchedConnection
 from penstock.workers.database.sqlite_dialect import DRIVER_NAME
 
 #: How often a connection's file is looked for; the system call costs 8 µs among a message's work.
@@ -122,7 +123,7 @@ class SqliteKind(DatabaseKind):
 
     def is_busy(self, error: BaseException) -> bool:
         """Another connection's lock, or a full disk."""
-        return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        return is_locked(error) or is_full(error)
 
     def is_conflict(self, error: BaseException) -> bool:
         """Never: a transaction has the only write lock before it begins."""

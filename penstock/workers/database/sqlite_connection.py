@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, cast
 from weakref import ReferenceType, ref
 
-from penstock.channels.db.sqlite.guarding import note_lasting_methods
+from penstock.channels.db.sqlite.faults import is_locked
+from penstock.channels.db.sqlite.guarding import note_lasting_methods, what_stays
 from penstock.channels.db.statements import ALONE, GROUPED, READS, statements_of, verb_of
 from penstock.errors import TransactionUndone
 
@@ -24,15 +25,6 @@ _CURSORS_BEFORE_PRUNING: Final = 64
 _BEGINS: Final = (GROUPED | ALONE | {"SAVEPOINT"}) - READS
 _COMMITS: Final = frozenset({"COMMIT", "END"})
 
-#: Actions that SQLite's authorizer names while it compiles a statement.
-_LASTING_ACTIONS: Final = {
-    sqlite3.SQLITE_ATTACH: "ATTACH",
-    sqlite3.SQLITE_DETACH: "DETACH",
-    sqlite3.SQLITE_CREATE_TEMP_INDEX: "a temporary index",
-    sqlite3.SQLITE_CREATE_TEMP_TABLE: "a temporary table",
-    sqlite3.SQLITE_CREATE_TEMP_TRIGGER: "a temporary trigger",
-    sqlite3.SQLITE_CREATE_TEMP_VIEW: "a temporary view",
-}
 #: PRAGMAs that ask or act and change nothing of the connection, though they take an argument.
 _HARMLESS_PRAGMAS: Final = frozenset(
     {
@@ -217,15 +209,13 @@ def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., i
     def watch(
         action: int, first: str | None, second: str | None, schema: str | None, _trigger: str | None
     ) -> int:
-        left = _LASTING_ACTIONS.get(action)
+        left = what_stays(action, first, schema)
         if (
             action == sqlite3.SQLITE_PRAGMA
             and second is not None
             and str(first).lower() not in _HARMLESS_PRAGMAS
         ):
             left = f"PRAGMA {first}"
-        elif action == sqlite3.SQLITE_CREATE_VTABLE and schema == "temp":
-            left = "a temporary virtual table"
         if left is not None and (own := connection()) is not None:
             own.left = left
         return sqlite3.SQLITE_OK
@@ -234,15 +224,3 @@ def _authorizer(connection: ReferenceType[WatchedConnection]) -> Callable[..., i
 
 
 note_lasting_methods(WatchedConnection)
-
-
-def is_locked(error: BaseException) -> bool:
-    """True when SQLite waited for another connection's lock, or did not even wait."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def is_broken(error: BaseException) -> bool:
-    """True when the file could not be read or written, or was moved away."""
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_IOERR or code == sqlite3.SQLITE_READONLY_DBMOVED

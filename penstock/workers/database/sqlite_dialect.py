@@ -16,7 +16,8 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from penstock.workers.database.sqlite_connection import WAIT_PIECE_S, WatchedConnection, is_broken
+from penstock.channels.db.sqlite.faults import is_broken
+from penstock.workers.database.sqlite_connection import WAIT_PIECE_S, WatchedConnection
 
 #: By this name SQLAlchemy finds the dialect below.
 DRIVER_NAME: Final = "sqlite+penstock_own"

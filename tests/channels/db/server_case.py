@@ -188,3 +188,10 @@ class Case:
             "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'",
         }
         return self.rows(lists[self.kind]) != [(0,)]
+
+
+async def service_with_table(case: Case, **settings: Any) -> DatabaseService:
+    """A service, and a table `t (id, v UNIQUE)`."""
+    service = await case.service(**settings)
+    case.rows("CREATE TABLE t (id INTEGER PRIMARY KEY, v VARCHAR(200) UNIQUE)")
+    return service

@@ -7,9 +7,8 @@ import pytest
 from penstock.channels.db.server import mysql_connection
 from penstock.channels.db.server.mysql import MySQLDriver
 from penstock.channels.db.server.postgresql import PostgreSQLDriver
-from tests.channels.db.server_case import Case
+from tests.channels.db.server_case import Case, service_with_table
 from tests.channels.db.server_cursors import Worker
-from tests.channels.db.test_server_ends import service_with_table
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -16,9 +16,8 @@ from penstock.channels.db.service import DatabaseService
 from penstock.config.database import DatabaseSection
 from penstock.errors import DatabaseBusy
 from tests.channels.conftest import FRAME_BYTES, Workshop, local, until
-from tests.channels.db.server_case import KINDS, SLEEP, Case
+from tests.channels.db.server_case import KINDS, SLEEP, Case, service_with_table
 from tests.channels.db.server_cursors import Worker
-from tests.channels.db.test_server_ends import service_with_table
 from tests.servers import PASSWORD, Server
 
 SECRET = "a secret"

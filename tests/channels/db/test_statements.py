@@ -157,6 +157,14 @@ def test_sqlite_itself_refuses_what_the_text_let_through(connection: GuardedConn
         assert connection.control("PRAGMA foreign_keys").fetchone() == (1,)
 
 
+def test_a_temporary_trigger_on_a_table_of_the_file_is_refused(connection: GuardedConnection) -> None:
+    # SQLite tells of it as of a trigger that is in the file.
+    connection.control("CREATE TABLE watched (v)")
+    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        connection.execute("CREATE TRIGGER temp.x AFTER INSERT ON main.watched BEGIN SELECT 1; END")
+    assert connection.control("SELECT count(*) FROM sqlite_temp_master").fetchone() == (0,)
+
+
 def test_honest_work_on_the_schema_passes_sqlites_own_check(connection: GuardedConnection) -> None:
     for statement in [
         "CREATE TABLE a (id INTEGER PRIMARY KEY, b TEXT, d REFERENCES a)",

@@ -12,8 +12,8 @@ import pytest
 
 from penstock.channels.dbapi import mysql, postgresql
 from penstock.channels.dbapi.link import Link
-from penstock.channels.dbapi.mysql.errors import Session as MySQLSession
-from penstock.channels.dbapi.postgresql.errors import Session as PostgreSQLSession
+from penstock.channels.dbapi.mysql.session import Session as MySQLSession
+from penstock.channels.dbapi.postgresql.session import Session as PostgreSQLSession
 from tests.servers import Server
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from penstock.channels.db.sqlite.stepping import CHUNK_BYTES
-from penstock.channels.dbapi import rows, sqlite
+from penstock.channels.db import parting
+from penstock.channels.db.calls import CHUNK_BYTES
+from penstock.channels.dbapi import sqlite
 from penstock.channels.dbapi.link import attach, current, detach
 from penstock.channels.dbapi.sqlite.session import Session
 from tests.channels.dbapi.crossings import Crossings
@@ -64,7 +65,7 @@ def test_more_parameters_than_a_frame_holds_cross_in_several(
 def test_executemany_in_autocommit_keeps_all_rows_or_none_however_often_it_crosses(
     table: Served, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(rows, "_MANY", 10)
+    monkeypatch.setattr(parting, "_MANY", 10)
     with closing(sqlite.connect(**options)) as connection:
         assert (
             connection.executemany("INSERT INTO t (id) VALUES (?)", [(n,) for n in range(25)]).rowcount == 25

@@ -11,8 +11,8 @@ import pymysql
 import pytest
 
 from penstock.channels.dbapi import mysql, postgresql, sqlite
-from penstock.channels.dbapi.mysql.errors import REFUSALS as REFUSALS_OF_MYSQL
-from penstock.channels.dbapi.postgresql.errors import REFUSALS as REFUSALS_OF_POSTGRESQL
+from penstock.channels.dbapi.mysql.refusals import REFUSALS as REFUSALS_OF_MYSQL
+from penstock.channels.dbapi.postgresql.refusals import REFUSALS as REFUSALS_OF_POSTGRESQL
 from penstock.channels.dbapi.refusals import Refusals
 from penstock.channels.dbapi.sqlite.refusals import REFUSALS as REFUSALS_OF_SQLITE
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from penstock.channels.db import parting
 from penstock.channels.dbapi import mysql
-from penstock.channels.dbapi import rows as rows_module
 from penstock.channels.dbapi.link import attach, current, detach
 from tests.channels.dbapi.crossings import Crossings
 from tests.channels.dbapi.programs import rows
@@ -58,7 +58,7 @@ def _rows_failing(fails: bool) -> Iterator[tuple[int, str]]:
 def test_executemany_in_autocommit_keeps_all_rows_or_none_however_often_it_crosses(
     kind: Kind, on_server: Served, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    monkeypatch.setattr(rows_module, "_MANY", 10)
+    monkeypatch.setattr(parting, "_MANY", 10)
     with closing(kind.module.connect(autocommit=True)) as connection:
         cursor = connection.cursor()
         with pytest.raises(KeyError) if fails else nullcontext():

@@ -17,7 +17,7 @@ from penstock.app.handlers import DatabaseWay
 from penstock.app.outcomes import Raised
 from penstock.config.database import DatabaseSection
 from penstock.workers.database import mysql, postgresql
-from penstock.workers.database.drivers import kind_of
+from penstock.workers.database.kinds import own_kind
 from tests.crash.proxy import Proxy, Way
 from tests.workers.databases.place import Place, put, store
 
@@ -253,7 +253,7 @@ def test_a_frozen_server_does_not_hold_the_test_of_an_idle_connection_for_long(
 def test_what_mysql_says_when_it_stops_is_a_lost_connection() -> None:
     from pymysql.err import OperationalError, ProgrammingError
 
-    kind = kind_of(DatabaseSection(url=SecretStr("mysql+pymysql://user:word@localhost/nowhere")))
+    kind = own_kind(DatabaseSection(url=SecretStr("mysql+pymysql://user:word@localhost/nowhere")))
     assert kind.is_lost(OperationalError(1053, "Server shutdown in progress"))
     assert kind.is_lost(OperationalError(3169, "Session was killed"))
     assert not kind.is_lost(ProgrammingError(1146, "Table doesn't exist"))

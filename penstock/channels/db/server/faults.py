@@ -7,6 +7,7 @@ from typing import Final
 from penstock.channels.db.calls import Failed
 from penstock.channels.db.server.driver import Driver
 from penstock.channels.db.statements import shown
+from penstock.channels.db.words import words_of
 from penstock.errors import DatabaseBusy, DatabaseError, DatabaseLost
 
 #: What drivers raise beside their own, for parameters that do not fit the statement.
@@ -29,15 +30,6 @@ class DriverFailure(Exception):  # noqa: N818 - never leaves this package
         """The connection ended with it."""
         self.is_ended = is_ended
         """Nobody waited for the statement any more, so the server was told to end it."""
-
-
-def words_of(error: BaseException) -> str:
-    """The driver's text on one line."""
-    orig = getattr(error, "orig", None) or error
-    arguments = orig.args
-    words = arguments[1] if len(arguments) == 2 and isinstance(arguments[0], int) else orig
-    text = " ".join(str(words).split())
-    return text or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
 
 
 def translated(failure: Exception, statement: str) -> Exception:

@@ -13,8 +13,8 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from penstock.channels.db.server.faults import words_of
 from penstock.channels.db.server.seldom import Seldom
+from penstock.channels.db.words import words_of
 from penstock.channels.service import Caller
 
 

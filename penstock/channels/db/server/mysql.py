@@ -15,14 +15,10 @@ from sqlalchemy import URL
 
 from penstock.channels.db.exact import crossing
 from penstock.channels.db.server import packets
+from penstock.channels.db.server.codes import DEADLOCK, LOST, LOST_CODES
 from penstock.channels.db.server.driver import Mode, Result, Written, check_isolation
 from penstock.channels.db.server.mysql_connection import creator
 
-#: Deadlock: InnoDB has rolled back the whole transaction.
-_DEADLOCK: Final = 1213
-#: What ends a session: gone away, lost, killed, shut down, idle too long.
-_GONE: Final = frozenset({1053, 1927, 2006, 2013, 2014, 2045, 2055, 4031})
-_LOST: Final = 2013
 #: Rows in one go, and bytes: some tenths of a millisecond.
 _MOST_ROWS: Final = 64
 _READ_BYTES: Final = 32 * 1024
@@ -169,7 +165,7 @@ class MySQLDriver:
 
     async def was_undone(self, raw: Any, error: BaseException) -> bool:
         """A deadlock takes the transaction with it, or the end of its connection; after other errors the server is asked."""
-        if raw.closed or error.args[:1] == (_DEADLOCK,):
+        if raw.closed or error.args[:1] == (DEADLOCK,):
             return True
         if not raw.get_transaction_status() or raw.has_committed_before:
             return False
@@ -184,7 +180,7 @@ class MySQLDriver:
         """By its code, or because the socket is closed; not when the statement was too long, which is its own fault."""
         if error.args[:1] == (ER.NET_PACKET_TOO_LARGE,):
             return False
-        return raw.closed or isinstance(error, OSError) or (bool(error.args) and error.args[0] in _GONE)
+        return raw.closed or isinstance(error, OSError) or (bool(error.args) and error.args[0] in LOST_CODES)
 
     def arguments_of(self, error: BaseException) -> list[Any]:
         """A code and a text, mostly."""
@@ -277,7 +273,7 @@ class MySQLResult:
         data = await self._raw._reader.read(_READ_BYTES)  # noqa: SLF001 - the driver reads packet by packet
         if not data:
             self._raw.close()
-            raise err.OperationalError(_LOST, "Lost connection to MySQL server during query")
+            raise err.OperationalError(LOST, "Lost connection to MySQL server during query")
         data = self._rest + data if self._rest else data
         self._bodies, taken = packets.split(data)
         self._rest = data[taken:]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from penstock.channels.db.calls import Chunk
+from penstock.channels.db.calls import AROUND_BYTES, CHUNK_BYTES, Chunk
 from penstock.channels.db.exact import crossing
 from penstock.channels.db.faults import over
 from penstock.channels.db.rows import Rows, fitting
@@ -17,10 +17,6 @@ from penstock.channels.db.rows import too_large as result_too_large
 from penstock.channels.db.server.driver import Result
 from penstock.errors import DatabaseError
 
-#: What one crossing brings: enough that a crossing (0.2 ms) does not count, little enough to hold N times.
-CHUNK_BYTES: Final = 256 * 1024
-#: Around the rows of an answer.
-_AROUND_BYTES: Final = 256
 #: Reading and packing let the loop's other work in between at least so often.
 _TURN_S: Final = 0.002
 #: What is read of a result that nobody wants, to have its connection back.
@@ -53,7 +49,7 @@ class OpenResult:
         """The next rows. Raises what the driver raises, and `DatabaseError` for a row that no frame can carry, or when others were passed over."""
         if self._is_cut:
             raise over()
-        limit_bytes -= _AROUND_BYTES
+        limit_bytes -= AROUND_BYTES
         most = min(CHUNK_BYTES, limit_bytes)
         pieces: list[Raw] = []
         size = 0
@@ -79,7 +75,7 @@ class OpenResult:
         """Raises as `chunk`, and `DatabaseError` when they exceed the limit; the rest is unread then."""
         columns = self.result.columns or []
         pieces: list[Raw] = []
-        left = limit_bytes - _AROUND_BYTES - len(_encode(columns))
+        left = limit_bytes - AROUND_BYTES - len(_encode(columns))
         while rows := await self._rows():
             piece = _encode(rows)
             left -= len(piece)
@@ -96,7 +92,7 @@ class OpenResult:
         if not rows:
             return Rows(columns, [])
         piece = _encode(rows[:1])
-        if len(piece) + _AROUND_BYTES + len(_encode(columns)) > limit_bytes:
+        if len(piece) + AROUND_BYTES + len(_encode(columns)) > limit_bytes:
             raise result_too_large(limit_bytes)
         return Rows(columns, [Raw(piece)])
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from penstock.channels.db.server.driver import USUAL, Driver
-from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure, words_of
+from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent, Pool
 from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.transactions import Transaction, Transactions
 from penstock.channels.db.server.work import Work
+from penstock.channels.db.words import words_of
 from penstock.channels.service import Caller
 from penstock.errors import DatabaseError
 

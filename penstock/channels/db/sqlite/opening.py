@@ -75,7 +75,7 @@ class GuardedConnection(sqlite3.Connection):
         if self._is_ours:
             return sqlite3.SQLITE_OK
         is_denied = (
-            would_stay(action, second, schema)
+            would_stay(action, first, second, schema)
             or action == sqlite3.SQLITE_SAVEPOINT
             or (action == sqlite3.SQLITE_PRAGMA and first not in _HARMLESS_PRAGMAS)
         )

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.msgpack import Ext
 
-from penstock.channels.db.calls import Chunk, Failed, Ran, Run
+from penstock.channels.db.calls import AROUND_BYTES, CHUNK_BYTES, Chunk, Failed, Ran, Run
 from penstock.channels.db.faults import over
 from penstock.channels.db.rows import fitting
 from penstock.channels.db.sqlite.opening import GuardedConnection
@@ -26,11 +26,7 @@ from penstock.errors import DatabaseBusy, DatabaseError, PenstockError
 
 #: msgpack's type of a text that crosses as its bytes.
 RAW_TEXT: Final = 1
-#: What one crossing brings: enough that a crossing (0.2 ms) does not count, little enough to hold N times.
-CHUNK_BYTES: Final = 256 * 1024
 _MOST_ROWS: Final = 1024
-#: Around the rows of an answer.
-_AROUND_BYTES: Final = 256
 _SAVEPOINT: Final = re.compile(
     r"""\s*(?P<verb>SAVEPOINT|RELEASE|ROLLBACK)\b(?:\s+TRANSACTION\b)?(?:\s+TO\b)?(?:\s+SAVEPOINT\b)?\s*
     (?P<name>\w+|"(?:[^"]|"")+"|'(?:[^']|'')+'|`[^`]+`|\[[^\]]+\])\s*;?\s*""",
@@ -114,7 +110,7 @@ def fetch(connection: GuardedConnection, cursors: Cursors, number: int, *, limit
     try:
         if found.has_raw_text:
             connection.text_factory = _raw_text
-        chunk = _read(found, limit_bytes - _AROUND_BYTES)
+        chunk = _read(found, limit_bytes - AROUND_BYTES)
     except BaseException:
         cursors.close(number)
         raise
@@ -137,9 +133,9 @@ def run_whole(connection: GuardedConnection, asked: Run, *, limit_bytes: int) ->
     try:
         ran = run(connection, cursors, asked, 0, limit_bytes=limit_bytes)
         rows, chunk = list(ran.chunk.rows), ran.chunk
-        left = limit_bytes - _AROUND_BYTES - _size(rows)
+        left = limit_bytes - AROUND_BYTES - _size(rows)
         while not chunk.is_last:
-            chunk = fetch(connection, cursors, 0, limit_bytes=max(left, _AROUND_BYTES + 1))
+            chunk = fetch(connection, cursors, 0, limit_bytes=max(left, AROUND_BYTES + 1))
             rows += chunk.rows
             left -= _size(chunk.rows)
             if left < 0:

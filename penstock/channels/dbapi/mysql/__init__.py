@@ -53,7 +53,7 @@ from penstock.channels.dbapi.link import current_or
 from penstock.channels.dbapi.mysql import cursors
 from penstock.channels.dbapi.mysql.connection import Connection
 from penstock.channels.dbapi.mysql.cursors import Cursor
-from penstock.channels.dbapi.mysql.errors import Session
+from penstock.channels.dbapi.mysql.session import Session
 
 apilevel: Final = "2.0"
 #: Threads may share the module and connections: each call takes its turn.

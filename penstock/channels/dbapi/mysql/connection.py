@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 from pymysql import err
 
 from penstock.channels.dbapi.mysql.cursors import Cursor
-from penstock.channels.dbapi.mysql.errors import REFUSALS, Session
+from penstock.channels.dbapi.mysql.refusals import REFUSALS
+from penstock.channels.dbapi.mysql.session import Session
 from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.connection import ServerConnection
 from penstock.channels.dbapi.server.control import Beginning

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pymysql import err
 
-from penstock.channels.dbapi.mysql.errors import REFUSALS
 from penstock.channels.dbapi.mysql.parameters import bound
+from penstock.channels.dbapi.mysql.refusals import REFUSALS
 from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.cursor import ServerCursor
 

@@ -47,8 +47,8 @@ from psycopg import (
 from penstock.channels.dbapi.link import current_or
 from penstock.channels.dbapi.postgresql.connection import Connection
 from penstock.channels.dbapi.postgresql.cursor import Cursor
-from penstock.channels.dbapi.postgresql.errors import Session
 from penstock.channels.dbapi.postgresql.result import Column
+from penstock.channels.dbapi.postgresql.session import Session
 from penstock.channels.dbapi.postgresql.transaction import Transaction
 
 apilevel: Final = "2.0"

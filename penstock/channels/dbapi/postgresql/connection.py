@@ -14,7 +14,8 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from penstock.channels.dbapi.postgresql.cursor import Cursor
-from penstock.channels.dbapi.postgresql.errors import REFUSALS, Session
+from penstock.channels.dbapi.postgresql.refusals import REFUSALS
+from penstock.channels.dbapi.postgresql.session import Session
 from penstock.channels.dbapi.postgresql.transaction import Transaction
 from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.connection import ServerConnection

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from penstock.channels.dbapi.postgresql.errors import REFUSALS
 from penstock.channels.dbapi.postgresql.parameters import bound
+from penstock.channels.dbapi.postgresql.refusals import REFUSALS
 from penstock.channels.dbapi.postgresql.result import Column, Result, column
 from penstock.channels.dbapi.refusals import Refusing
 from penstock.channels.dbapi.server.cursor import ServerCursor

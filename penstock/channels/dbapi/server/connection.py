@@ -18,7 +18,8 @@ from typing import Any
 from msgspec import Raw
 
 from penstock.channels.db.calls import Chunk, Ran, Run
-from penstock.channels.dbapi.rows import Rows, is_one
+from penstock.channels.db.parting import is_one
+from penstock.channels.dbapi.rows import RowBuffer
 from penstock.channels.dbapi.server.control import Beginning, Control, Verb, control_of, merged
 from penstock.channels.dbapi.server.session import ServerSession
 
@@ -39,7 +40,7 @@ class ServerConnection(ABC):
         """What the last statement of this transaction raised."""
         self.is_autocommit = autocommit
         self._next = Beginning()
-        self._unread: weakref.ref[Rows] | None = None
+        self._unread: weakref.ref[RowBuffer] | None = None
         self._is_unread_streamed = False
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class ServerConnection(ABC):
             self.end(commit=False)
             raise
 
-    def opened(self, rows: Rows, *, is_streamed: bool) -> None:
+    def opened(self, rows: RowBuffer, *, is_streamed: bool) -> None:
         """These are what was asked for last: what follows may not overtake them."""
         self._unread = None if rows.is_whole else weakref.ref(rows)
         self._is_unread_streamed = is_streamed

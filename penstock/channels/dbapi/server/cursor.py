@@ -11,7 +11,8 @@ import msgspec
 
 from penstock.channels.db.calls import Ran
 from penstock.channels.db.exact import arrived
-from penstock.channels.dbapi.rows import Rows, batches
+from penstock.channels.db.parting import batches
+from penstock.channels.dbapi.rows import RowBuffer
 from penstock.channels.dbapi.server.connection import ServerConnection
 
 _decode: Final = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=arrived).decode
@@ -26,7 +27,7 @@ class ServerCursor(ABC):
         self._connection = connection
         self.arraysize = 1
         self._is_closed = False
-        self._rows: Rows | None = None
+        self._rows: RowBuffer | None = None
         self._ran: Ran | None = None
         self._row_count = -1
         self._position = 0
@@ -61,7 +62,7 @@ class ServerCursor(ABC):
         self._ran = ran
         self._row_count = ran.chunk.row_count
         if ran.columns is not None:
-            self._rows = Rows(self._connection.session, ran, _decode)
+            self._rows = RowBuffer(self._connection.session, ran, _decode)
             self._connection.opened(self._rows, is_streamed=self.is_streamed)
         return ran
 

@@ -15,9 +15,9 @@ from msgspec import Raw
 
 from penstock.channels import wire
 from penstock.channels.db.calls import Chunk, Ran, Run
+from penstock.channels.db.parting import is_one
 from penstock.channels.db.statements import READS, verb_of
 from penstock.channels.dbapi.refusals import Refusing
-from penstock.channels.dbapi.rows import is_one
 from penstock.channels.dbapi.sqlite.cursor import Cursor
 from penstock.channels.dbapi.sqlite.refusals import REFUSALS
 from penstock.channels.dbapi.sqlite.savepoints import Savepoints

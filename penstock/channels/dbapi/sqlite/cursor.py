@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Raw
 
 from penstock.channels.db.calls import Ran
+from penstock.channels.db.parting import batches
 from penstock.channels.db.sqlite.stepping import RAW_TEXT
 from penstock.channels.db.statements import statements_of
-from penstock.channels.dbapi.rows import Rows, batches
+from penstock.channels.dbapi.rows import RowBuffer
 from penstock.channels.dbapi.sqlite.parameters import bound
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Cursor:
         self._description: tuple[tuple[Any, ...], ...] | None = None
         self._row_count = -1
         self._last_row_id: int | None = None
-        self._rows: Rows | None = None
+        self._rows: RowBuffer | None = None
         self._is_closed = False
         self._blank: sqlite3.Cursor | None = None
 
@@ -138,7 +139,7 @@ class Cursor:
     def _take(self, ran: Ran) -> None:
         if ran.columns is not None:
             self._description = tuple((name, None, None, None, None, None, None) for name in ran.columns)
-        self._rows = Rows(self.connection.session, ran, partial(_decoded, self.connection))
+        self._rows = RowBuffer(self.connection.session, ran, partial(_decoded, self.connection))
         if ran.last_row_id is not None:
             self._last_row_id = ran.last_row_id
 

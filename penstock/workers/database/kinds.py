@@ -1,12 +1,15 @@
-"""Which drivers a worker's transactions can be trusted to, and what is known about each."""
+"""Which kind of database the settings name, and whether a worker's transactions can be trusted to its driver."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final
 
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 from penstock.workers.database.address import Address
+from penstock.workers.database.channel_sqlite import SqliteChannelKind
 from penstock.workers.database.kind import DatabaseKind
 from penstock.workers.database.psycopg2 import Psycopg2Kind
 from penstock.workers.database.sqlite import SqliteKind
@@ -19,8 +22,8 @@ _WATCHED: Final = {
 }
 
 
-def kind_of(section: DatabaseSection) -> DatabaseKind:
-    """What is known about the database that the settings name. Raises `ConfigurationError` for what will never work."""
+def own_kind(section: DatabaseSection) -> DatabaseKind:
+    """For the worker's own connection, or an adopted one, by its driver. Raises `ConfigurationError` for what will never work."""
     address = Address(section)
     adopted = section.session or section.engine
     if address.driver == "pysqlite":
@@ -49,3 +52,33 @@ def kind_of(section: DatabaseSection) -> DatabaseKind:
         )
         raise ConfigurationError(msg)
     return DatabaseKind(address, section)
+
+
+def channel_kind(section: DatabaseSection) -> DatabaseKind:
+    """For the channel, by the database. Raises `ConfigurationError` when the channel cannot reach it."""
+    address = Address(section)
+    if address.backend == "sqlite":
+        # Else each message would be told.
+        find_file(section)
+        return SqliteChannelKind(address, section)
+    if address.backend in ("mysql", "mariadb"):
+        _check_driver(address, "pymysql", "mysql")
+        from penstock.workers.database.channel_mysql import MySQLChannelKind
+
+        return MySQLChannelKind(address, section)
+    if address.backend == "postgresql":
+        _check_driver(address, "psycopg", "postgres")
+        from penstock.workers.database.channel_postgresql import PostgreSQLChannelKind
+
+        return PostgreSQLChannelKind(address, section)
+    msg = (
+        f'database="channel" speaks SQLite, MySQL, MariaDB and PostgreSQL, and database.url is {address}: leave it out, '
+        "and the handler has the worker's own connection"
+    )
+    raise ConfigurationError(msg)
+
+
+def _check_driver(address: Address, name: str, extra: str) -> None:
+    if find_spec(name) is None:
+        msg = f"database=\"channel\" needs {name} for {address}: pip install 'penstock[{extra}]'"
+        raise ConfigurationError(msg)

@@ -1,22 +1,18 @@
-"""The database over the channel, in the hands of a worker as if it were a connection of its own."""
+"""SQLite over the channel, in the hands of a worker as if it were a connection of its own."""
 
 from __future__ import annotations
 
 import sqlite3
-from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import Connection as AlchemyConnection
 from sqlalchemy import Engine, Pool, create_engine
 
 from penstock.channels.db.calls import Ran
-from penstock.channels.db.sqlite.opening import find_file
+from penstock.channels.db.sqlite.faults import is_full, is_locked
 from penstock.channels.dbapi.sqlite.connection import Connection
-from penstock.config.database import DatabaseSection
-from penstock.errors import ConfigurationError, TransactionUndone
-from penstock.workers.database.address import Address
+from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import DatabaseKind
-from penstock.workers.database.sqlite_connection import is_locked
 
 
 class UndoneConnection(Connection):
@@ -107,7 +103,7 @@ class SqliteChannelKind(DatabaseKind):
 
     def is_busy(self, error: BaseException) -> bool:
         """The writer was not to be had in time, or the disk is full."""
-        return is_locked(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+        return is_locked(error) or is_full(error)
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         # Registers the dialect, too, where the entry point is not installed.
@@ -122,34 +118,3 @@ class SqliteChannelKind(DatabaseKind):
             immediate=True,
             connect_args={"factory": UndoneConnection},
         )
-
-
-def channel_kind(section: DatabaseSection) -> DatabaseKind:
-    """Raises `ConfigurationError` when the channel cannot reach the database in the settings."""
-    address = Address(section)
-    if address.backend == "sqlite":
-        # Else each message would be told.
-        find_file(section)
-        return SqliteChannelKind(address, section)
-    if address.backend in ("mysql", "mariadb"):
-        _check_driver(address, "pymysql", "mysql")
-        # Late: the driver is an extra.
-        from penstock.workers.database.channel_mysql import MySQLChannelKind
-
-        return MySQLChannelKind(address, section)
-    if address.backend == "postgresql":
-        _check_driver(address, "psycopg", "postgres")
-        from penstock.workers.database.channel_postgresql import PostgreSQLChannelKind
-
-        return PostgreSQLChannelKind(address, section)
-    msg = (
-        f'database="channel" speaks SQLite, MySQL, MariaDB and PostgreSQL, and database.url is {address}: leave it out, '
-        "and the handler has the worker's own connection"
-    )
-    raise ConfigurationError(msg)
-
-
-def _check_driver(address: Address, name: str, extra: str) -> None:
-    if find_spec(name) is None:
-        msg = f"database=\"channel\" needs {name} for {address}: pip install 'penstock[{extra}]'"
-        raise ConfigurationError(msg)

@@ -1,19 +1,13 @@
-"""What psycopg raised on the loop's side, as its own classes again, and the words for what cannot cross."""
+"""What of the driver cannot cross the channel, and why."""
 
 from __future__ import annotations
 
-import builtins
-from typing import Any, Final
+from typing import Final
 
 import psycopg
-from psycopg import errors
-from psycopg.pq import DiagnosticField
 
-from penstock.channels.db.calls import Failed
 from penstock.channels.dbapi.refusals import Refusals
-from penstock.channels.dbapi.server.session import ServerSession
 
-_BUILTINS: Final = frozenset({"OverflowError", "TypeError", "ValueError", "IndexError"})
 _HANDLE: Final = "it is a handle to a connection of this process, and the connections are the loop's"
 _UNASKED: Final = (
     "what the server says unasked goes to the loop's connections, which are shared by all workers"
@@ -55,32 +49,3 @@ _MANNERS: Final = {
     "scroll backwards": "rows that were read are not kept; keep those that you want to see again",
 }
 REFUSALS: Final = Refusals(RefusedError, _NAMES, _MANNERS)
-
-
-class Session(ServerSession):
-    """As psycopg says it."""
-
-    def driver_error(self, failed: Failed) -> Exception:
-        """With `sqlstate` and `diag`."""
-        if failed.name in _BUILTINS:
-            found: type[Exception] = getattr(builtins, failed.name)
-            return found(failed.text)
-        kind: Any = getattr(errors, failed.name, None) or getattr(psycopg, failed.name, None)
-        if not (isinstance(kind, type) and issubclass(kind, psycopg.Error)):
-            kind = psycopg.DatabaseError
-        diagnostics = {
-            DiagnosticField[name.upper()]: None if value is None else value.encode()
-            for name, value in failed.diagnostics.items()
-        }
-        error: psycopg.Error = kind(failed.text, info=diagnostics or None)
-        if failed.sqlstate is not None:
-            error.sqlstate = failed.sqlstate
-        return error
-
-    def operational(self, text: str) -> Exception:
-        """Without an SQLSTATE, which only the server gives."""
-        return psycopg.OperationalError(text)
-
-    def too_large(self, text: str) -> Exception:
-        """The same."""
-        return psycopg.DataError(text)
