@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.channels.db.service import DatabaseService
-from penstock.channels.db.sqlite import writer
+from penstock.channels.db.sqlite import gathering
 from penstock.channels.service import Caller
 from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 from tests.channels.conftest import MakeService, local, local_of, until
@@ -77,12 +77,13 @@ async def test_who_waits_too_long_for_the_writer_is_told_who_holds_it(make_servi
 async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_meanwhile(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, later: int
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 0.5)
+    monkeypatch.setattr(gathering, "GATHER_S", 0.5)
     service = await with_table(make_service())
 
     async def write(rows: int, turns: int = 0) -> None:
+        database = local(service)
         for _ in range(rows):
-            await local(service).execute("INSERT INTO t (v) VALUES (1)")
+            await database.execute("INSERT INTO t (v) VALUES (1)")
             for _ in range(turns):
                 await asyncio.sleep(0)
 
@@ -101,7 +102,7 @@ async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_m
 async def test_who_writes_alone_waits_for_nobody(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 60)
+    monkeypatch.setattr(gathering, "GATHER_S", 60)
     database = local(await with_table(make_service()))
     async with asyncio.timeout(30):
         for _ in range(3):
@@ -115,12 +116,44 @@ async def test_who_writes_alone_waits_for_nobody(
 async def test_those_who_did_not_come_again_are_waited_for_once(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 1)
-    database = local(await with_table(make_service()))
-    await asyncio.gather(*(database.execute("INSERT INTO t (v) VALUES (1)") for _ in range(8)))
+    monkeypatch.setattr(gathering, "GATHER_S", 1)
+    service = await with_table(make_service())
+    writers = [local(service) for _ in range(8)]
+    await asyncio.gather(*(database.execute("INSERT INTO t (v) VALUES (1)") for database in writers))
     async with asyncio.timeout(3):
         for _ in range(5):
-            await database.execute("INSERT INTO t (v) VALUES (1)")
+            await writers[0].execute("INSERT INTO t (v) VALUES (1)")
+
+
+async def test_who_writes_row_after_row_is_not_held_up_by_those_who_write_seldom(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "GATHER_S", 0.2)
+    service = await with_table(make_service())
+    often = local(service)
+    # Waiting each time would take 6 s, waiting for the first, third, seventh and fifteenth takes 1 s.
+    async with asyncio.timeout(3):
+        for number in range(30):
+            seldom = local(service, f"handler {number}")
+            await asyncio.gather(
+                *(database.execute("INSERT INTO t (v) VALUES (1)") for database in (often, seldom))
+            )
+
+
+async def test_whoever_is_gone_is_not_waited_for(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "GATHER_S", 60)
+    service = await with_table(make_service())
+    database = local(service)
+    gone, going = Caller("killed before"), Caller("killed meanwhile")
+    writers = [database, local_of(service, gone), local_of(service, going)]
+    await asyncio.gather(*(writer.execute("INSERT INTO t (v) VALUES (1)") for writer in writers))
+    service.forget(gone)
+    writing = asyncio.create_task(database.execute("INSERT INTO t (v) VALUES (1)"))
+    await until(lambda: "1 awaited" in repr(service))
+    service.forget(going)
+    assert await asyncio.wait_for(writing, 30) == 1
 
 
 async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: MakeService) -> None:
