@@ -167,9 +167,10 @@ class SqliteDatabase:
         return number
 
     def _check_own(self, caller: Caller) -> None:
-        for number in self._of_cursors:
-            transaction = self._transactions.get(number)
-            if transaction is not None and transaction.caller is caller and transaction.why_over is None:
+        for number, transaction in self._transactions.items():
+            # An async handler's task may wait for another one's transaction; a worker that waits does nothing else.
+            may_wait = not caller.is_worker and number not in self._of_cursors
+            if transaction.caller is caller and transaction.why_over is None and not may_wait:
                 raise _own_transaction()
 
     async def _end(self, number: int, how: str, caller: Caller) -> None:
