@@ -68,9 +68,11 @@ class SqliteDatabase:
         return self._writer.statistics() if self._writer is not None else None
 
     def start(self) -> None:
-        """Look which file it is; a URL that cannot be used is told to whoever calls first."""
+        """Look which file it is. Raises `ConfigurationError` for a URL that no call could use."""
         self._is_closed = False
         self._look()
+        if self._section.url is not None:
+            self._found()
 
     async def aclose(self) -> None:
         """Roll back what is open, finish what is being written, close every connection; harmless when repeated."""
