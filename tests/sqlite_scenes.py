@@ -74,7 +74,7 @@ def changes(connection: Any) -> Iterator[Any]:
     ]:
         cursor.execute(sql, parameters)
         yield cursor.description, cursor.rowcount, connection.in_transaction
-        if "INSERT INTO" in sql or "REPLACE" in sql:
+        if "INSERT" in sql or "REPLACE" in sql:
             yield cursor.lastrowid
         if cursor.description:
             yield cursor.fetchall()

@@ -67,6 +67,11 @@ class Open:
             count += len(rows)
         return _joined(bodies, count), more
 
+    @property
+    def is_empty(self) -> bool:
+        """True when all that is left has been read, and there was nothing."""
+        return self._cursor is None and not self._ahead
+
     def keep(self, limit: int | None = _KEPT_ROWS) -> None:
         """Read the rest now: its transaction ends."""
         if self._cursor is not None:

@@ -122,6 +122,8 @@ class Subprocess:
             lastrowid = None  # of somebody else's row
         if cursor.description is None:
             served.settle(commits=request.commits)
+            if served.is_sqlite and cursor.rowcount <= 0:
+                lastrowid = None  # nothing was inserted
             self._send(wire.Result(None, cursor.rowcount, packed(lastrowid), [], more=False))
             cursor.close()
             return
@@ -134,6 +136,8 @@ class Subprocess:
         if self._boot.writes and kind_of(request.sql) is not Kind.READS:
             # RETURNING: until it is read to its end the statement has not ended.
             result.keep(limit=None)
+        if served.is_sqlite and result.is_empty:
+            lastrowid = None
         rows, more = result.next_rows()
         answer = wire.Result(description, rowcount, packed(lastrowid), rows, more)
         if request.cursor == 0:

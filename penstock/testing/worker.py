@@ -219,7 +219,6 @@ class Worker:
     async def _start(self) -> socket.socket:
         self._db = DatabaseService(self._database, frame_bytes=self._limits.frame_bytes)
         self._preparer = Preparer(is_server=is_server(self._database))
-        await self._db.start()
         self._services: Mapping[str, Service] = {"bus": BusService(self._publish_now, 1.0), "db": self._db}
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -231,6 +230,11 @@ class Worker:
             on_ended=_ignore,
             on_line=_ignore,
         )
+        try:
+            await self._db.start()
+        except BaseException:
+            theirs.close()
+            raise
         return theirs
 
     def _boot(self, sock: socket.socket) -> None:

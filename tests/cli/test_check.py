@@ -126,6 +126,8 @@ def test_what_declare_false_misses_comes_with_the_commands_that_create_it(
         (["--bus", "sqlite:////no/such/place/bus.db"], Exit.BUS_UNAVAILABLE, "cannot be created"),
         (["--database", "sqlite:////no/such/place/app.db"], Exit.NO, "cannot be created"),
         (["--database", "sqlite:///shop.py"], Exit.NO, "file is not a database"),
+        (["--database", "sqlite:///:memory:", "--only", "async"], Exit.CONFIGURATION, "in memory"),
+        (["--database", "sqlite:////tmp", "--only", "async"], Exit.CONFIGURATION, "leads to a folder"),
         (["--database", "oracle://localhost"], Exit.CONFIGURATION, "database.url"),
         (["--database", "mysql+pymysql://a:b@127.0.0.1:1/x"], Exit.NO, "cannot be used"),
     ],
@@ -143,8 +145,7 @@ def test_a_problem_is_told_in_words_and_is_no_success(
 def test_a_database_that_may_not_be_written_is_a_problem(folder: Folder) -> None:
     if os.geteuid() == 0:
         # Root may write everything; the words are the same for what nobody can open.
-        (folder.path / "app.db").unlink()
-        (folder.path / "app.db").mkdir()
+        (folder.path / "app.db").write_bytes(b"no database" * 1000)
     else:
         (folder.path / "app.db").chmod(0o400)
 

@@ -31,6 +31,16 @@ CANARY = "S3CR3T-canary"
             Exit.BUS_UNAVAILABLE,
             "its folder does not exist",
         ),
+        (
+            ["run", "shop", "--only", "async", "--database", "sqlite:///:memory:"],
+            Exit.CONFIGURATION,
+            "needs a database in a file",
+        ),
+        (
+            ["run", "shop", "--only", "async", "--database", "sqlite:////tmp"],
+            Exit.CONFIGURATION,
+            "leads to a folder",
+        ),
         (["run", "shop", "--log-level", "loud"], Exit.USAGE, "'loud' is not one of"),
         (["run"], Exit.USAGE, "Missing argument"),
         (["dead", "list", "orders"], Exit.BUS_UNAVAILABLE, "there is no embedded bus at"),

@@ -48,6 +48,18 @@ def test_a_statement_gives_a_list_of_rows_and_is_committed(proxy: SQLProxy, path
         assert other.execute("PRAGMA user_version").fetchone() == (3,)
 
 
+def test_an_insert_that_inserted_nothing_knows_no_row_of_somebody_else_s(proxy: SQLProxy) -> None:
+    proxy.execute("CREATE TABLE names (id INTEGER PRIMARY KEY, name UNIQUE)")
+    proxy.execute("INSERT INTO names VALUES (70, 'theirs')")
+    with closing(proxy.connect()) as connection:
+        for row_id, ending in ((71, ""), (72, " RETURNING id")):
+            cursor = connection.cursor()
+            cursor.execute(f"INSERT OR IGNORE INTO names (name) VALUES ('theirs'){ending}")
+            assert cursor.lastrowid is None
+            cursor.execute(f"INSERT INTO names (name) VALUES ('mine{ending}'){ending}")
+            assert cursor.lastrowid == row_id
+
+
 def test_a_large_result_comes_whole(proxy: SQLProxy) -> None:
     sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT i, 'row ' || i FROM n"
     rows = proxy.execute(sql)

@@ -47,7 +47,10 @@ class DatabaseService:
         return self._sqlite.statistics()
 
     async def start(self) -> None:
-        """Look which database it is; a URL that cannot be used is told to whoever calls first."""
+        """Look which database it is. Raises `ConfigurationError` for a file that no call could use.
+
+        A server's URL is told to whoever calls first.
+        """
         self._is_closed = False
         if not self.is_server:
             self._sqlite.start()

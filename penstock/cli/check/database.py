@@ -12,6 +12,7 @@ from urllib.parse import quote
 from sqlalchemy import Dialect, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.cli.check.findings import Problem
 from penstock.cli.exits import Exit
 from penstock.config.database import DatabaseSection
@@ -34,6 +35,10 @@ def look_at_database(section: DatabaseSection) -> tuple[str, list[Problem]]:
     except PenstockError as error:
         return "cannot be used", [Problem.of(error)]
     if address.backend == "sqlite":
+        try:
+            find_file(section)
+        except PenstockError as error:
+            return f"{address} cannot be used", [Problem.of(error)]
         return _look_at_file(address)
     return _ask(create_engine(address.url, connect_args=_timeouts(address.driver)), address)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import takewhile
@@ -153,6 +154,18 @@ def test_a_group_ends_with_its_time_and_leaves_the_rest_to_the_next(connection: 
     assert finished.commits == 1
     with_alone = [Statement(f"CREATE TABLE x{n} (y)", None, "execute") for n in range(3)]
     assert run(connection, *with_alone, budget_s=0).outcomes == [0, None, None]
+
+
+def test_what_is_run_once_more_has_as_long_again(connection: GuardedConnection) -> None:
+    def slowly(value: int) -> int:
+        time.sleep(0.2)
+        return value
+
+    connection.create_function("slowly", 1, slowly)
+    slow = [Statement(f"INSERT INTO t (v) VALUES (slowly({number}))", None, "execute") for number in range(2)]
+    finished = run(connection, *slow, insert(0), insert("last"), budget_s=0.5)
+    assert None not in finished.outcomes, "the failure cost those before it their time"
+    assert finished.commits == 1
 
 
 def test_returned_rows_come_whole_and_with_the_count_of_all(connection: GuardedConnection) -> None:

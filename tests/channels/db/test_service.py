@@ -154,10 +154,6 @@ async def test_the_file_is_opened_as_the_settings_say(make_service: MakeService,
             "oracle://me:S3CR3T@host/name",
             r"speaks SQLite, MySQL, .*oracle://me:\*\*\*@host/name",
         ),
-        ("sqlite://", "in memory"),
-        ("sqlite:///:memory:", "in memory"),
-        ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
-        ("app.db", "is not a URL"),
     ],
 )
 async def test_a_url_that_cannot_be_used_is_told_at_the_first_use(url: str | None, words: str) -> None:
@@ -167,6 +163,24 @@ async def test_a_url_that_cannot_be_used_is_told_at_the_first_use(url: str | Non
         with pytest.raises(ConfigurationError, match=words) as caught:
             await local(service).execute("SELECT 1")
         assert "S3CR3T" not in str(caught.value)
+    await service.aclose()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite://", "in memory"),
+        ("sqlite:///:memory:", "in memory"),
+        ("sqlite:///file:x?mode=memory&uri=true", "in memory"),
+        ("sqlite:////tmp", "leads to a folder: name a file in it, such as tmp/app.db"),
+        ("sqlite:///file:/tmp?uri=true", "leads to a folder"),
+        ("app.db", "is not a URL"),
+    ],
+)
+async def test_a_file_that_no_call_could_use_is_told_at_the_start(url: str, words: str) -> None:
+    service = DatabaseService(DatabaseSection.model_validate({"url": url}), frame_bytes=LIMIT_BYTES)
+    with pytest.raises(ConfigurationError, match=words):
+        await service.start()
     await service.aclose()
 
 

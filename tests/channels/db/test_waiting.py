@@ -108,6 +108,37 @@ async def test_a_transaction_waits_for_no_group_to_gather(
             await tx.execute("INSERT INTO t (v) VALUES (1)")
 
 
+async def test_who_writes_row_after_row_is_not_held_up_by_those_who_write_seldom(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "GATHER_S", 0.2)
+    service = await with_table(make_service())
+    often = local(service)
+    # Waiting each time would take 6 s.
+    async with asyncio.timeout(3):
+        for number in range(30):
+            seldom = local(service, f"handler {number}")
+            await asyncio.gather(
+                *(database.execute("INSERT INTO t (v) VALUES (1)") for database in (often, seldom))
+            )
+
+
+async def test_whoever_is_gone_is_not_waited_for(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "GATHER_S", 60)
+    service = await with_table(make_service())
+    database = local(service)
+    gone, going = Caller("killed before"), Caller("killed meanwhile")
+    writers = [database, local_of(service, gone), local_of(service, going)]
+    await asyncio.gather(*(writer.execute("INSERT INTO t (v) VALUES (1)") for writer in writers))
+    service.forget(gone)
+    writing = asyncio.create_task(database.execute("INSERT INTO t (v) VALUES (1)"))
+    await until(lambda: "1 missing" in repr(service))
+    service.forget(going)
+    assert await asyncio.wait_for(writing, 30) == 1
+
+
 async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: MakeService) -> None:
     service = await with_table(make_service(wait_s=0.3))
     endless = f"INSERT INTO t (v) {ENDLESS}"

@@ -47,7 +47,9 @@ class Served:
             ours, theirs = socket.socketpair()
             options = {"limit_bytes": self._frame_bytes, "on_ended": print, "on_line": print}
             services = {"db": self.service}
-            self.servers.append(await ChannelServer.start(ours, services, Caller(name), **options))
+            self.servers.append(
+                await ChannelServer.start(ours, services, Caller(name, is_worker=True), **options)
+            )
             return theirs
 
         sock = asyncio.run_coroutine_threadsafe(serve(), self.loop).result()

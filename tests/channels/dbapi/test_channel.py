@@ -46,6 +46,18 @@ def test_executemany_crosses_once(table: Served, monkeypatch: pytest.MonkeyPatch
     assert crossings.methods == ["run", "commit"]
 
 
+def test_an_insert_that_inserted_nothing_knows_no_row_of_somebody_else_s(table: Served) -> None:
+    table.worker("slot 2").execute("INSERT INTO t (id, v) VALUES (70, 'theirs')")
+    for isolation_level in (None, ""):
+        with closing(sqlite.connect(isolation_level=isolation_level)) as connection:
+            for ending in ("", " RETURNING id"):
+                cursor = connection.execute(f"INSERT OR IGNORE INTO t (v) VALUES ('theirs'){ending}")
+                assert cursor.lastrowid is None
+            assert connection.execute("INSERT INTO t (v) VALUES ('mine')").lastrowid == 71
+            assert connection.execute("INSERT INTO t (v) VALUES (1), (2) RETURNING id").lastrowid == 73
+            connection.execute("DELETE FROM t WHERE id > 70")
+
+
 def test_more_parameters_than_a_frame_holds_cross_in_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from penstock.channels.dbapi import sqlite
+from penstock.channels.dbapi.link import attach, detach
 from penstock.channels.dbapi.sqlite.session import Session
 from penstock.errors import DeadlineExceeded
 from tests.channels.dbapi.served import ROWS, Served, count, served
@@ -47,6 +48,24 @@ def test_a_commit_after_an_idle_transaction_says_that_nothing_was_kept(tmp_path:
         with pytest.raises(sqlite3.OperationalError, match="rolled back"):
             connection.commit()
         assert connection.execute("SELECT * FROM t").fetchall() == []
+
+
+def test_a_write_beside_the_message_s_own_transaction_is_refused_at_once(table: Served) -> None:
+    stub = table.worker("slot 2")
+    attach(stub.link)
+    try:
+        with stub.transaction() as tx:
+            tx.execute("INSERT INTO t (v) VALUES ('kept')")
+            for isolation_level in (None, ""):
+                with closing(sqlite.connect(isolation_level=isolation_level)) as connection:
+                    with pytest.raises(
+                        sqlite3.OperationalError, match="this worker holds the writer already"
+                    ):
+                        connection.execute("INSERT INTO t (v) VALUES ('waits for itself')")
+                    assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    finally:
+        detach(stub.link)
+    assert count() == 1
 
 
 def test_a_connection_thrown_away_is_rolled_back(table: Served) -> None:

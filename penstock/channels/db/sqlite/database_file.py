@@ -41,6 +41,11 @@ class DatabaseFile:
         """The file's name, for an error's words."""
         return Path(self.location.partition("?")[0]).name
 
+    @property
+    def is_folder(self) -> bool:
+        """True when there can be no file."""
+        return Path(self._path).is_dir()
+
     def check_there(self) -> Identity | None:
         """Which file is about to be opened; None for one that is about to be made.
 

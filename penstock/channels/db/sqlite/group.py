@@ -87,18 +87,18 @@ def run_group(
 ) -> Finished:
     """Run statements from the front, each as if alone, in as few commits as that allows.
 
-    Never raises for a statement; `budget_s` after the first began, no further one is.
+    Never raises for a statement; `budget_s` after the first began, no further one is. Each further way of running them has
+    as long again: with what the first one left, each failure would cost the whole of it, for one statement.
     """
-    until_s = time.monotonic() + budget_s
     each_alone = partial(
-        _run_each_alone, connection, statements, limit_bytes=limit_bytes, progress=progress, until_s=until_s
+        _run_each_alone, connection, statements, limit_bytes=limit_bytes, progress=progress, budget_s=budget_s
     )
     if len(statements) == 1 or not all(is_grouped(statement.text) for statement in statements):
         return each_alone(count=len(statements))
     ran = 0
     for way in (_run, run_in_savepoint):
         ended = _run_together(
-            connection, statements, way, limit_bytes=limit_bytes, progress=progress, until_s=until_s
+            connection, statements, way, limit_bytes=limit_bytes, progress=progress, budget_s=budget_s
         )
         if isinstance(ended, Finished):
             return ended
@@ -114,9 +114,10 @@ def _run_together(
     *,
     limit_bytes: int,
     progress: Progress,
-    until_s: float,
+    budget_s: float,
 ) -> Finished | int:
     """Run statements in one transaction; when that leaves nothing behind, how many must be run in another way."""
+    until_s = time.monotonic() + budget_s
     if not begin(connection):
         return Finished([None] * len(statements), is_locked=True)
     outcomes: list[Outcome | None] = []
@@ -195,9 +196,10 @@ def _run_each_alone(
     count: int,
     limit_bytes: int,
     progress: Progress,
-    until_s: float,
+    budget_s: float,
 ) -> Finished:
     """Run the first `count`, each in its own transaction."""
+    until_s = time.monotonic() + budget_s
     outcomes: list[Outcome | None] = [None] * len(statements)
     commits = 0
     for index, statement in enumerate(statements[:count]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from pathlib import Path
 from typing import Final
 
 from penstock.channels.db.sqlite.database_file import DatabaseFile, Identity
@@ -104,7 +105,11 @@ def find_file(section: DatabaseSection) -> DatabaseFile:
             "open; database.url is one in memory: write for example sqlite:///app.db"
         )
         raise ConfigurationError(msg)
-    return DatabaseFile(location, is_uri=bool(options.get("uri")))
+    file = DatabaseFile(location, is_uri=bool(options.get("uri")))
+    if file.is_folder:
+        msg = f"database.url leads to a folder: name a file in it, such as {Path(file.name) / 'app.db'}"
+        raise ConfigurationError(msg)
+    return file
 
 
 def open_writer(file: DatabaseFile, section: DatabaseSection) -> GuardedConnection | None:

@@ -68,9 +68,11 @@ class SqliteDatabase:
         return self._writer.statistics() if self._writer is not None else None
 
     def start(self) -> None:
-        """Look which file it is; a URL that cannot be used is told to whoever calls first."""
+        """Look which file it is. Raises `ConfigurationError` for a URL that no call could use."""
         self._is_closed = False
         self._look()
+        if self._section.url is not None:
+            self._found()
 
     async def aclose(self) -> None:
         """Roll back what is open, finish what is being written, close every connection; harmless when repeated."""
@@ -167,9 +169,10 @@ class SqliteDatabase:
         return number
 
     def _check_own(self, caller: Caller) -> None:
-        for number in self._of_cursors:
-            transaction = self._transactions.get(number)
-            if transaction is not None and transaction.caller is caller and transaction.why_over is None:
+        for number, transaction in self._transactions.items():
+            # An async handler's task may wait for another one's transaction; a worker that waits does nothing else.
+            may_wait = not caller.is_worker and number not in self._of_cursors
+            if transaction.caller is caller and transaction.why_over is None and not may_wait:
                 raise _own_transaction()
 
     async def _end(self, number: int, how: str, caller: Caller) -> None:

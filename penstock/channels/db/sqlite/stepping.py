@@ -94,7 +94,8 @@ def run(connection: GuardedConnection, cursors: Cursors, asked: Run, number: int
         columns,
         chunk,
         None if chunk.is_last else number,
-        last_row_id,
+        # After OR IGNORE the connection still knows its last row, which may be another caller's.
+        last_row_id if chunk.rows or chunk.row_count > 0 else None,
         connection.total_changes - changes if may_write(asked.statement) else 0,
     )
 
