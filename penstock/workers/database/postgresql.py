@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import Pool
 
 from penstock.channels.db.leftovers import left_in_postgresql
+from penstock.channels.db.server.commits import commits
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
@@ -51,8 +51,6 @@ _LIMITS: Final = """
            (SELECT datconnlimit FROM pg_database WHERE datname = current_database())
 """
 
-_COMMITS: Final = re.compile(r"(?:[\s;]|--[^\n]*+|/\*.*?\*/)*+(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL)
-
 _Connection: TypeAlias = psycopg.Connection[Any]
 
 
@@ -68,9 +66,7 @@ class WatchedConnection(_Connection):
         """This goes to the server now. Raises `TransactionUndone` for a commit by text, which it would answer with a rollback."""
         if self.left is None:
             self.left = left_in_postgresql(self._words_of(query))
-        if self.pgconn.transaction_status == TransactionStatus.INERROR and _COMMITS.match(
-            self._words_of(query)
-        ):
+        if self.pgconn.transaction_status == TransactionStatus.INERROR and commits(self._words_of(query)):
             raise TransactionUndone from self.undone_by
 
     def _words_of(self, query: Any) -> str:
@@ -218,6 +214,10 @@ class PostgreSQLKind(WatchingKind):
     def has_undone(self, raw: Any) -> bool:
         """After any error outside of a savepoint."""
         return bool(raw.pgconn.transaction_status == TransactionStatus.INERROR)
+
+    def commits_by_text(self, statement: str) -> bool:
+        """The server answers it with a rollback, in silence."""
+        return commits(statement)
 
     def is_conflict(self, error: BaseException) -> bool:
         """Serialization failure, deadlock, lock timeout."""

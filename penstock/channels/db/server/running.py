@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from penstock.channels.db.server.commits import commits
 from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure, words_of
 from penstock.channels.db.server.log import ServerLog
@@ -106,6 +107,8 @@ class Runner:
         ruling = await self._texts.ruling(statement.text, in_transaction=True)
         left: Left | None = None
         async with self._turn(transaction, work, is_new=True) as lent:
+            if self._driver.is_undone(lent.raw) and commits(statement.text):
+                raise _undone()
             is_begun, transaction.is_begun = transaction.is_begun, True
             await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
             lent.is_spoilt |= ruling.leaves
