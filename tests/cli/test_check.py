@@ -143,8 +143,7 @@ def test_a_problem_is_told_in_words_and_is_no_success(
 def test_a_database_that_may_not_be_written_is_a_problem(folder: Folder) -> None:
     if os.geteuid() == 0:
         # Root may write everything; the words are the same for what nobody can open.
-        (folder.path / "app.db").unlink()
-        (folder.path / "app.db").mkdir()
+        (folder.path / "app.db").write_bytes(b"no database" * 1000)
     else:
         (folder.path / "app.db").chmod(0o400)
 
@@ -205,3 +204,34 @@ def test_a_server_is_told_by_its_own_name(
 
     assert done.returncode == Exit.OK
     assert f"answers, {server} 1" in done.stdout
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+def test_what_would_end_a_worker_s_start_is_told(
+    folder: Folder, server: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{server}_url")
+    unwatched = "mysqlconnector" if server == "mariadb" else "psycopg2"
+    folder.write(
+        "legacy.py",
+        f"from sqlalchemy import create_engine\nengine = create_engine({url!r}, isolation_level='AUTOCOMMIT')\n",
+    )
+    driver = url.partition(":")[0]
+    for settings, said in (
+        ({"URL": url.replace(driver, f"{driver.partition('+')[0]}+{unwatched}")}, f"+{unwatched}://"),
+        ({"URL": f"{url}?autocommit=true"}, "is set to autocommit"),
+        ({"ENGINE": "legacy:engine"}, "the engine of legacy:engine"),
+        ({"URL": url, "MAX_CONNECTIONS": "2"}, "database.max_connections"),
+    ):
+        done = folder.penstock(
+            "check", "shop", **{f"PENSTOCK_DATABASE__{name}": value for name, value in settings.items()}
+        )
+        assert done.returncode == Exit.CONFIGURATION, done.stdout + done.stderr
+        assert said in " ".join(done.stderr.split())
+
+
+def test_a_level_that_the_database_does_not_know_is_told(folder: Folder) -> None:
+    done = folder.penstock("check", "shop", PENSTOCK_DATABASE__ISOLATION_LEVEL="READ COMMITTED")
+
+    assert done.returncode == Exit.CONFIGURATION
+    assert "says 'READ COMMITTED', which sqlite:///app.db does not know" in " ".join(done.stderr.split())

@@ -35,7 +35,9 @@ def check_application(address: str, settings: Settings, *, only: Sequence[str]) 
     handlers = app.select(only)
     problems = _problems_of(app, address, settings, only)
     bus, bus_problems = asyncio.run(_look_at_bus(settings, [handler.queue for handler in handlers]))
-    database, database_problems = look_at_database(settings.database)
+    database, database_problems = look_at_database(
+        settings.database, handlers, workers=max(1, settings.workers.processes)
+    )
     problems += bus_problems + database_problems
 
     show_table("Settings", ("setting", "value", ""), list(_settings_rows(settings)))
