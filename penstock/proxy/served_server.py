@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from penstock.channels.db.leftovers import left_by, left_in_postgresql
 from penstock.channels.db.server.codes import LOCK_TIMEOUT, UNDOING_CODES
+from penstock.channels.db.server.commits import commits
 from penstock.proxy.statements import Kind, kind_of
 
 #: `INERROR`, as psycopg and psycopg2 say it: a statement failed, and no savepoint was gone back to.
@@ -44,11 +45,13 @@ class ServerWatch:
         self._state = self._look()
 
     def note(self, sql: Any) -> None:
-        """This goes to the server."""
+        """This goes to the server. Raises the driver's `OperationalError` for a commit by text that would commit nothing, or half."""
         if self._undone_by is not None and kind_of(_text(sql[:_FIRST_CHARACTERS])) is Kind.ROLLS_BACK:
             self.forget_error()
+        text = _text(sql)
+        if commits(text):
+            self._check_commit()
         if self.left is None:
-            text = _text(sql)
             found = _left_by if len(text) <= _CACHED_CHARACTERS else _left_by.__wrapped__
             self.left = found(text, is_postgresql=self._is_postgresql)
 
@@ -86,6 +89,12 @@ class ServerWatch:
             return "because a statement in it failed, behind which PostgreSQL commits nothing unless one goes back to a SAVEPOINT"
         return self.why_over()
 
+    def _check_commit(self) -> None:
+        if (why := self.why_not_committed()) is not None:
+            raise self._module.OperationalError(
+                f"the transaction has been rolled back, {why}: nothing of it was committed"
+            )
+
     def _timeouts_undo_all(self) -> bool:
         try:
             cursor = self._connection.cursor()
@@ -116,6 +125,7 @@ class ServerWatch:
     def _watch_query(self) -> None:
         # By PyMySQL's and mysqlclient's.
         connection = self._connection
+        self._watch_commit()
         send, roll_back = connection.query, connection.rollback
 
         def query(sql: Any, *args: Any, **options: Any) -> Any:
@@ -133,9 +143,21 @@ class ServerWatch:
 
         connection.query, connection.rollback = query, rollback
 
+    def _watch_commit(self) -> None:
+        # Those of functions; ours has asked before.
+        do_commit = self._connection.commit
+
+        def commit() -> None:
+            if self.is_lent:
+                self._check_commit()
+            do_commit()
+
+        self._connection.commit = commit
+
     def _watch_cursors(self) -> None:
         # By psycopg's.
         connection = self._connection
+        self._watch_commit()
         for name in ("cursor_factory", "server_cursor_factory"):
             setattr(connection, name, _noting(getattr(connection, name), self))
 

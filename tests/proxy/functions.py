@@ -143,6 +143,12 @@ def catch(connection: Any, *statements: str) -> None:
             cursor.execute(statement)
 
 
+def catch_and_commit(connection: Any, *statements: str) -> None:
+    """Catches whatever a statement raises, and commits."""
+    catch(connection, *statements)
+    connection.commit()
+
+
 def catch_by_shortcut(connection: Any, *statements: str) -> None:
     """The same without a cursor."""
     for statement in statements:

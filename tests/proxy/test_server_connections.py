@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -81,6 +81,31 @@ def test_postgresql_a_commit_behind_a_caught_error_raises(on_postgresql: SQLProx
     assert numbers(proxy) == [3]
 
 
+@pytest.mark.parametrize("commit", ["COMMIT", "/* a /* b */ */ end", "PREPARE TRANSACTION 'x'"])
+def test_postgresql_a_commit_by_text_behind_a_caught_error_raises(
+    on_postgresql: SQLProxy, commit: str
+) -> None:
+    proxy, insert = on_postgresql, "INSERT INTO t VALUES (1)"
+    tx = proxy.transaction()
+    tx.execute(insert)
+    with suppress(proxy.IntegrityError):
+        tx.execute(insert)
+    for end in (lambda: tx.execute(commit), lambda: tx.end(commit=True)):
+        with pytest.raises(proxy.OperationalError, match="nothing of it was committed"):
+            end()
+    connection = proxy.connect()
+    connection.execute(insert)
+    with suppress(proxy.IntegrityError):
+        connection.execute(insert)
+    with pytest.raises(proxy.OperationalError, match="nothing of it was committed"):
+        connection.execute(commit)
+    connection.close()
+    for function, last in ((functions.catch, commit), (functions.catch_and_commit, insert)):
+        with pytest.raises(proxy.OperationalError, match="nothing of it was committed"):
+            proxy.run(function, insert, insert, last, write=True)
+    assert numbers(proxy) == []
+
+
 def test_postgresql_an_error_that_a_savepoint_undid_is_no_reason(on_postgresql: SQLProxy) -> None:
     with on_postgresql.transaction() as tx:
         tx.execute("INSERT INTO t VALUES (1)")
@@ -144,9 +169,9 @@ def test_mariadb_a_deadlock_that_was_caught_undoes_all(on_mariadb: SQLProxy) -> 
     assert numbers(on_mariadb) == []
 
 
-@pytest.mark.parametrize("begins_again", [False, True])
+@pytest.mark.parametrize("how", ["goes on", "commits", "commits by text", "begins again"])
 def test_mariadb_a_function_that_caught_such_an_error_commits_nothing_half(
-    on_mariadb: SQLProxy, begins_again: bool
+    on_mariadb: SQLProxy, how: str
 ) -> None:
     work = [
         "INSERT INTO t VALUES (1)",
@@ -156,27 +181,29 @@ def test_mariadb_a_function_that_caught_such_an_error_commits_nothing_half(
         "UPDATE n SET n = 2 WHERE id = 1",
     ]
     last = "INSERT INTO t VALUES (2)"
+    calls: dict[str, tuple[Callable[..., None], list[str]]] = {
+        "goes on": (functions.catch, [*work, last]),
+        "commits": (functions.catch_and_commit, [*work, last]),
+        "commits by text": (functions.catch, [*work, last, "COMMIT"]),
+        "begins again": (functions.catch_and_begin_again, [";".join(work), last]),
+    }
+    function, statements = calls[how]
     with ThreadPoolExecutor(1) as pool:
         gate = on_mariadb.transaction()
         gate.execute("SELECT GET_LOCK('the row has changed', 20)")
-        if begins_again:
-            running = pool.submit(
-                lambda: on_mariadb.run(functions.catch_and_begin_again, ";".join(work), last, write=True)
-            )
-        else:
-            running = pool.submit(lambda: on_mariadb.run(functions.catch, *work, last, write=True))
+        running = pool.submit(lambda: on_mariadb.run(function, *statements, write=True))
         while gate.execute("SELECT IS_USED_LOCK('it has read')") == [(None,)]:
             threading.Event().wait(0.02)
         gate.execute("UPDATE n SET n = 1 WHERE id = 1")
         gate.end(commit=True)  # and with its connection the lock is gone
-        if begins_again:
+        if how == "begins again":
             running.result(20)
         else:
             with pytest.raises(
                 on_mariadb.OperationalError, match=r"with the error \(1020.*nothing of it was committed"
             ):
                 running.result(20)
-    assert numbers(on_mariadb) == ([2] if begins_again else [])
+    assert numbers(on_mariadb) == ([2] if how == "begins again" else [])
 
 
 def time_out(proxy: SQLProxy) -> None:

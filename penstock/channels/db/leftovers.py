@@ -8,6 +8,7 @@ or a procedure sets from within is not in the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 #: What may stand in front of a statement, comments taken out.
@@ -20,12 +21,29 @@ _FIRST_WORDS: Final = re.compile(
     r"|BEGIN\s+NOT|IF|CASE|LOOP|WHILE|REPEAT|FOR|GET(?:\s+(?:CURRENT|STACKED))?\s+DIAGNOSTICS)\b",
     re.IGNORECASE,
 )
-_ANYWHERE: Final = re.compile(
-    # Whoever updates that view, sets. A name may be spelt in numbers behind U&, and where comments nest, as on PostgreSQL,
-    # this one's end is not the first that is found.
-    rf":=|/\*M?!|/\*/\*|\bU&['\"]|\bUPDATE\s+(?:ONLY\s+)?(?:\"?pg_catalog\"?\s*\.\s*)?\"?pg_settings\b|\bINTO\s+(?:@|(?:GLOBAL\s+|LOCAL\s+)?TEMP(?:ORARY)?\b)|\b{_TEMPORARY}\b"
-    r"|\b(?:GET_LOCK|set_config|setseed|pg_(?:try_)?advisory_lock(?:_shared)?|pg_temp(?:_\d+)?)\b",
-    re.IGNORECASE,
+#: The rare mark without which a pattern is not looked for, how it begins, and the pattern, in small letters. One after the
+#: other: an alternation of all of them would take seconds for a text of some megabytes.
+_ANYWHERE: Final = tuple(
+    (mark, begins, re.compile(pattern))
+    for mark, begins, pattern in (
+        (":=", ":=", r":="),
+        ("/*!", "/*!", r"/\*!"),
+        ("/*m!", "/*m!", r"/\*m!"),
+        # Where comments nest, as on PostgreSQL, this one's end is not the first that is found.
+        ("/*/*", "/*/*", r"/\*/\*"),
+        # A name may be spelt in numbers behind it.
+        ("u&", "u&", r"\bu&['\"]"),
+        # Whoever updates that view, sets.
+        ("pg_settings", "update", r'\bupdate\s+(?:only\s+)?(?:"?pg_catalog"?\s*\.\s*)?"?pg_settings\b'),
+        ("@", "into", r"\binto\s+@"),
+        ("temp", "into", r"\binto\s+(?:global\s+|local\s+)?temp(?:orary)?\b"),
+        ("temp", "create", rf"\b{_TEMPORARY.lower()}\b"),
+        ("pg_temp", "pg_temp", r"\bpg_temp(?:_\d+)?\b"),
+        ("get_lock", "get_lock", r"\bget_lock\b"),
+        ("set_config", "set_config", r"\bset_config\b"),
+        ("setseed", "setseed", r"\bsetseed\b"),
+        ("advisory_lock", "pg_", r"\bpg_(?:try_)?advisory_lock(?:_shared)?\b"),
+    )
 )
 #: `LAST_INSERT_ID(n)` is not looked for in these, where it is the usual way to learn an id, and no more than each INSERT leaves.
 _WRITES: Final = re.compile(IN_FRONT + r"(?:INSERT|REPLACE|UPDATE)\b", re.IGNORECASE)
@@ -44,7 +62,7 @@ _OTHER_MARKS: Final = (
     r"|(?<![\w$])\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$|(?P<odd>['\"`]|\\(?!N)|/\*(?!M?!))"
 )
 #: Where a statement may begin, or be interrupted.
-_JOINTS: Final = re.compile(r";|--|/\*|\#")
+_JOINTS: Final = (";", "--", "/*", "#")
 #: Two ways to read quotes; the second when a text makes no sense in the first.
 _READINGS: Final = tuple(
     re.compile(literals + _OTHER_MARKS, re.DOTALL | re.MULTILINE)
@@ -58,7 +76,7 @@ _NAME: Final = re.compile(r".\w+.")
 
 def left_by(statement: str) -> str | None:
     """The words that give a text away, or None for one whose statements a rollback undoes."""
-    if _JOINTS.search(statement) is None and left_by_part(statement) is None:
+    if is_one(statement) and left_by_part(statement) is None:
         # A million literals need not be told from the rest.
         return None
     return next((words for part in parts(statement) if (words := left_by_part(part)) is not None), None)
@@ -66,18 +84,26 @@ def left_by(statement: str) -> str | None:
 
 def left_in_postgresql(statement: str) -> str | None:
     """As `left_by`, but for what PostgreSQL ends with the transaction."""
-    if _JOINTS.search(statement) is None and left_by_part(statement) is None:
+    if is_one(statement) and left_by_part(statement) is None:
         return None
     return next(
         (words for part in parts(statement) if (words := left_by_part(lasting(part))) is not None), None
     )
 
 
+def is_one(statement: str) -> bool:
+    """True for a text that holds one statement and no comment; False for another, and for one with such a mark in quotes."""
+    return not any(joint in statement for joint in _JOINTS)
+
+
 def lasting(part: str) -> str:
     """What of one of `parts` PostgreSQL does not end with its transaction."""
     if _LOCAL.match(part):
         return ""
-    return _LOCAL_CONFIG.sub("", _DROPPED.sub("", part))
+    lower = part.lower()
+    if "temp" in lower:
+        part = _DROPPED.sub("", part)
+    return _LOCAL_CONFIG.sub("", part) if "set_config" in lower else part
 
 
 def left_by_part(part: str) -> str | None:
@@ -85,8 +111,22 @@ def left_by_part(part: str) -> str | None:
     first = _FIRST_WORDS.match(part)
     if first is not None:
         return " ".join(first["words"].upper().split())
-    anywhere = _ANYWHERE.search(part) or (None if _WRITES.match(part) else _CHOSEN_ID.search(part))
+    lower = part.lower()
+    anywhere = min(_anywhere(lower), key=re.Match.start, default=None)
+    if anywhere is None and "last_insert_id" in lower and not _WRITES.match(part):
+        anywhere = _CHOSEN_ID.search(part)
     return None if anywhere is None else " ".join(anywhere[0].upper().split())
+
+
+def _anywhere(lower: str) -> Iterator[re.Match[str]]:
+    for mark, begins, pattern in _ANYWHERE:
+        at = lower.find(begins) if mark in lower else -1
+        while at >= 0:
+            found = pattern.match(lower, at)
+            if found is not None:
+                yield found
+                break
+            at = lower.find(begins, at + 1)
 
 
 def parts(statement: str) -> list[str]:

@@ -192,6 +192,11 @@ class DatabaseKind:
         del raw
         return False
 
+    def commits_by_text(self, statement: str) -> bool:
+        """True when this text would commit what is left of a transaction that the database has undone."""
+        del statement
+        return False
+
     def is_busy(self, error: BaseException) -> bool:
         """True when this driver error says that the database cannot for now, a full disk for example: come again later."""
         return self._state_of(error) in BUSY_STATES

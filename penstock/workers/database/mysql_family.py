@@ -136,6 +136,10 @@ class MySQLFamilyKind(WatchingKind):
         """A deadlock and the like; a lock not had in time where the server is set so."""
         return self._code_of(error) in self._undoing
 
+    def commits_by_text(self, statement: str) -> bool:
+        """As for `Watched`: DDL does, too."""
+        return not all(map(_GOES_ON.match, parts(statement)))
+
     def is_conflict(self, error: BaseException) -> bool:
         """Lock wait timeout, deadlock, changed since it was read."""
         return self._code_of(error) in CONFLICT_CODES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import select
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from sqlalchemy.pool import Pool
 
 from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.channels.db.server.codes import LOST_STATES
+from penstock.channels.db.server.commits import commits
 from penstock.errors import TransactionUndone
 from penstock.workers.database.kind import WatchingKind
 
@@ -46,8 +46,6 @@ _LIMITS: Final = """
            (SELECT datconnlimit FROM pg_database WHERE datname = current_database())
 """
 
-_COMMITS: Final = re.compile(r"(?:[\s;]|--[^\n]*+|/\*.*?\*/)*+(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL)
-
 _Connection: TypeAlias = psycopg.Connection[Any]
 
 
@@ -63,9 +61,7 @@ class WatchedConnection(_Connection):
         """This goes to the server now. Raises `TransactionUndone` for a commit by text, which it would answer with a rollback."""
         if self.left is None:
             self.left = left_in_postgresql(self._words_of(query))
-        if self.pgconn.transaction_status == TransactionStatus.INERROR and _COMMITS.match(
-            self._words_of(query)
-        ):
+        if self.pgconn.transaction_status == TransactionStatus.INERROR and commits(self._words_of(query)):
             raise TransactionUndone from self.undone_by
 
     def _words_of(self, query: Any) -> str:
@@ -213,6 +209,10 @@ class PostgreSQLKind(WatchingKind):
     def has_undone(self, raw: Any) -> bool:
         """After any error outside of a savepoint."""
         return bool(raw.pgconn.transaction_status == TransactionStatus.INERROR)
+
+    def commits_by_text(self, statement: str) -> bool:
+        """The server answers it with a rollback, in silence."""
+        return commits(statement)
 
     def _create_engine(self, pool: type[Pool]) -> Engine:
         engine = create_engine(self.address.url, poolclass=pool, pool_reset_on_return=None)

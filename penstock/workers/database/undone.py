@@ -37,8 +37,9 @@ class UndoneWatch:
             "rollback": self._forget,
             "rollback_savepoint": self._forget_savepoint,
         }
-        if self._is_sqlite:
-            self._listeners["before_cursor_execute"] = self._look_inside
+        self._listeners["before_cursor_execute"] = (
+            self._look_inside if self._is_sqlite else self._refuse_by_text
+        )
         for name, listener in self._listeners.items():
             event.listen(engine, name, listener)
 
@@ -69,15 +70,25 @@ class UndoneWatch:
         connection.info[_WAS_INSIDE] = raw.in_transaction
 
     def _refuse(self, connection: Connection) -> None:
-        info = connection.info
-        raw: Any = connection.connection.dbapi_connection
-        if _UNDONE_BY not in info and not self._kind.has_undone(raw):
+        if not self._is_undone(connection):
             return
-        error = info.get(_UNDONE_BY, info.get(_FIRST_ERROR))
+        error = self._reason(connection)
+        raw: Any = connection.connection.dbapi_connection
         # A rollback that follows a refused commit SQLAlchemy keeps to itself.
         raw.rollback()
         self._forget(connection)
         raise TransactionUndone from error
+
+    def _refuse_by_text(self, connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if self._is_undone(connection) and self._kind.commits_by_text(statement):
+            raise TransactionUndone from self._reason(connection)
+
+    def _is_undone(self, connection: Connection) -> bool:
+        return _UNDONE_BY in connection.info or self._kind.has_undone(connection.connection.dbapi_connection)
+
+    def _reason(self, connection: Connection) -> BaseException | None:
+        error: BaseException | None = connection.info.get(_UNDONE_BY, connection.info.get(_FIRST_ERROR))
+        return error
 
     def _forget(self, connection: Connection) -> None:
         if connection.invalidated:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import time
+
 import pytest
 from pymysql.converters import convert_date
 
@@ -9,6 +13,7 @@ from penstock.channels.db.leftovers import left_in_postgresql
 from penstock.channels.db.server import packets
 from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.refusals import check
+from penstock.channels.db.server.texts import Texts
 from penstock.errors import DatabaseError
 
 BOTH = ("mysql", "postgresql")
@@ -185,3 +190,30 @@ def test_what_is_for_all_connections_is_not_taken_for_the_next_statement_s(
 def test_what_cannot_cross_is_refused_behind_another_statement(statement: str, backend: str) -> None:
     with pytest.raises(DatabaseError, match="does not cross"):
         check(statement, backend, in_transaction=True)
+
+
+@pytest.mark.parametrize("backend", BOTH)
+@pytest.mark.parametrize(
+    "row", ["(1, ':a; #-- @temp')", "(/* a */ 1, 'b'); INSERT INTO u VALUES (2)", "(:a)"]
+)
+async def test_a_text_of_megabytes_does_not_hold_up_the_loop(backend: str, row: str) -> None:
+    text = "INSERT INTO t VALUES " + ", ".join([row] * (2_000_000 // len(row)))
+    turns: list[float] = [time.perf_counter()]
+
+    async def turn() -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            turns.append(time.perf_counter())
+
+    turning = asyncio.create_task(turn())
+    texts = Texts(backend)
+    compiled, _ = await texts.compiled(text, {"a"})
+    ruling = await texts.ruling(text, in_transaction=False)
+    turning.cancel()
+    turns.append(time.perf_counter())
+    assert not ruling.leaves
+    assert compiled == text.replace(":a)", "%(a)s)")
+    assert max(after - before for before, after in itertools.pairwise(turns)) < 0.3
+    with pytest.raises(DatabaseError, match="a stream, of this process"):
+        await texts.ruling(f"{text}; COPY t FROM STDIN", in_transaction=False)
+    assert (await texts.ruling(f"{text}; SET a = 1", in_transaction=True)).leaves

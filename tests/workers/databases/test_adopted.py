@@ -137,6 +137,30 @@ def test_a_swallowed_error_commits_nothing_half(
     assert [number for number, *_ in postgresql_place.rows()] == [1, 3]
 
 
+def test_a_commit_by_text_is_no_way_round(
+    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEGACY_URL", server_place.url)
+    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
+    runs: list[int] = []
+    with opponent(server_place) as other:
+
+        def handler(_: int, ctx: Context) -> None:
+            runs.append(1)
+            if len(runs) == 1:
+                with suppress(DBAPIError):
+                    meet(other, server_place, ctx)
+                with suppress(DBAPIError):
+                    ctx.connection.execute(ADD, {"id": 3})
+                with suppress(TransactionUndone):
+                    ctx.connection.execute(text("/* so */ COMMIT"))
+
+        with server_place.worker(handler, **adopting) as worker:
+            assert worker.run().verdict == "acked"
+    assert len(runs) == 2
+    assert server_place.rows()[2][2] == 0
+
+
 def test_a_swallowed_deadlock_commits_nothing_half_whatever_other_connections_do(
     server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

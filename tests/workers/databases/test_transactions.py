@@ -113,7 +113,7 @@ def test_an_error_that_a_handler_catches_never_commits_half_a_message_in_silence
         assert len(place.rows()) == 2
 
 
-@pytest.mark.parametrize("commit", ["COMMIT", "-- so\n/* it */ end"])
+@pytest.mark.parametrize("commit", ["COMMIT", "-- so\n/* it /* is */ */ end", "PREPARE TRANSACTION 'x'"])
 def test_a_commit_by_text_is_no_way_round(postgresql_place: Place, commit: str) -> None:
     postgresql_place.fill(1)
 

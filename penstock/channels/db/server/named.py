@@ -36,6 +36,8 @@ def compiled(statement: str, names_given: Collection[str], backend: str) -> tupl
 
 
 def _find(statement: str, backend: str) -> tuple[str, frozenset[str]]:
+    if ":" not in statement:
+        return statement, frozenset()
     names: set[str] = set()
 
     def plain(found: re.Match[str]) -> str:

@@ -7,11 +7,11 @@ from functools import partial
 from penstock.channels.db.calls import Query, Ran, Want
 from penstock.channels.db.rows import Rows
 from penstock.channels.db.server.cursors import ServerCursors
-from penstock.channels.db.server.driver import USUAL, Driver
+from penstock.channels.db.server.driver import USUAL
 from penstock.channels.db.server.faults import translated
-from penstock.channels.db.server.named import compiled
 from penstock.channels.db.server.results import OpenResult
 from penstock.channels.db.server.running import Runner, Statement
+from penstock.channels.db.server.texts import Texts
 from penstock.channels.db.server.transactions import Transactions
 from penstock.channels.db.server.work import Work, Works
 from penstock.channels.service import Caller
@@ -23,7 +23,7 @@ class ServerQueries:
 
     def __init__(
         self,
-        driver: Driver,
+        texts: Texts,
         runner: Runner,
         works: Works,
         transactions: Transactions,
@@ -31,7 +31,7 @@ class ServerQueries:
         *,
         limit_bytes: int,
     ) -> None:
-        self._driver = driver
+        self._texts = texts
         self._runner = runner
         self._works = works
         self._transactions = transactions
@@ -41,7 +41,7 @@ class ServerQueries:
     async def run(self, query: Query, want: Want, caller: Caller) -> int | Rows:
         """Answer `execute`, `fetch_all` or `fetch_one`."""
         query = self._begun(query, caller)
-        statement = self._statement(query)
+        statement = await self._statement(query)
         if statement is None:
             return 0
         run = self._alone if query.transaction is None else self._inside
@@ -53,7 +53,7 @@ class ServerQueries:
     async def stream(self, query: Query, caller: Caller) -> Ran:
         """The first rows; what is left is for `fetch` and `drop`, as a cursor's."""
         query = self._begun(query, caller)
-        statement = self._statement(query, keeps=True)
+        statement = await self._statement(query, keeps=True)
         assert statement is not None
         try:
             return await self._cursors.open(statement, caller, query.transaction)
@@ -79,13 +79,13 @@ class ServerQueries:
         number = self._transactions.known_as(query.transaction, caller)
         return Query(query.statement, query.parameters, number)
 
-    def _statement(self, query: Query, *, keeps: bool = False) -> Statement | None:
+    async def _statement(self, query: Query, *, keeps: bool = False) -> Statement | None:
         given = query.parameters
         is_many = isinstance(given, list)
         if is_many and not given:
             return None
         first = given[0] if is_many else given
-        text, has_names = compiled(query.statement, first or {}, self._driver.backend)
+        text, has_names = await self._texts.compiled(query.statement, first or {})
         if is_many and not has_names:
             msg = "a list of parameters for a statement that has no :name; nothing was run"
             raise DatabaseError(msg, "ProgrammingError")

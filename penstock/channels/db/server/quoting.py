@@ -15,12 +15,14 @@ def _comment() -> str:
     return pattern
 
 
+#: A comment of PostgreSQL's.
+COMMENT: Final = _comment()
 #: Patterns for `re.DOTALL`. MySQL's backslash escapes a quote, PostgreSQL's does not; MySQL's -- wants a blank behind it.
 TEXT: Final = {
     "mysql": r"'(?:[^'\\]|\\.|'')*+'|\"(?:[^\"\\]|\\.|\"\")*+\"|`[^`]*+`|--(?=\s|\Z)[^\n]*+|\#[^\n]*+|/\*.*?\*/",
     "postgresql": (
         r"[eE]'(?:[^'\\]|\\.|'')*+'|'(?:[^']|'')*+'|\"(?:[^\"]|\"\")*+\"|--[^\n]*+|"
-        + _comment()
+        + COMMENT
         + r"|\$(?P<tag>[A-Za-z_]\w*|)\$.*?\$(?P=tag)\$"
     ),
 }

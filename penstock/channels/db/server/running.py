@@ -15,12 +15,13 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from penstock.channels.db.server.commits import commits
 from penstock.channels.db.server.driver import USUAL, Driver
 from penstock.channels.db.server.faults import GIVEN_UP, DriverFailure
 from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Lent, Pool
-from penstock.channels.db.server.refusals import check
 from penstock.channels.db.server.results import OpenResult
+from penstock.channels.db.server.texts import Texts
 from penstock.channels.db.server.transactions import Transaction, Transactions
 from penstock.channels.db.server.work import Work
 from penstock.channels.db.words import words_of
@@ -61,15 +62,18 @@ class Left:
 class Runner:
     """Runs statements. Raises `DriverFailure`, and `DatabaseError` for what is refused here."""
 
-    def __init__(self, driver: Driver, pool: Pool, transactions: Transactions, log: ServerLog) -> None:
+    def __init__(
+        self, driver: Driver, pool: Pool, transactions: Transactions, texts: Texts, log: ServerLog
+    ) -> None:
         self._driver = driver
         self._log = log
         self._pool = pool
+        self._texts = texts
         self._transactions = transactions
 
     async def alone(self, statement: Statement, use: Use[T], work: Work) -> tuple[T, Left | None]:
         """What `use` makes of the result, and what is left of it."""
-        ruling = check(statement.text, self._driver.backend, in_transaction=False)
+        ruling = await self._texts.ruling(statement.text, in_transaction=False)
         lent = await self._lend(work.caller, work)
         left: Left | None = None
         try:
@@ -101,9 +105,11 @@ class Runner:
         self, transaction: Transaction, statement: Statement, use: Use[T], work: Work
     ) -> tuple[T, Left | None]:
         """As `alone`, in a transaction that its caller has entered."""
-        ruling = check(statement.text, self._driver.backend, in_transaction=True)
+        ruling = await self._texts.ruling(statement.text, in_transaction=True)
         left: Left | None = None
         async with self._turn(transaction, work, is_new=True) as lent:
+            if self._driver.is_undone(lent.raw) and commits(statement.text):
+                raise _undone()
             is_begun, transaction.is_begun = transaction.is_begun, True
             await self._driver.prepare(lent.raw, transaction.mode, is_begun=is_begun)
             lent.is_spoilt |= ruling.leaves

@@ -32,6 +32,7 @@ from penstock.channels.db.server.log import ServerLog
 from penstock.channels.db.server.pool import Pool
 from penstock.channels.db.server.queries import ServerQueries
 from penstock.channels.db.server.running import Runner
+from penstock.channels.db.server.texts import Texts
 from penstock.channels.db.server.transactions import Transaction, Transactions
 from penstock.channels.db.server.work import Works
 from penstock.channels.service import Caller
@@ -62,12 +63,13 @@ class ServerDatabase:
         self._pool = Pool(url, driver, section, log)
         self._works = Works(driver, log)
         self._transactions = Transactions(section.transaction_idle_s, self._roll_back, log)
-        runner = Runner(driver, self._pool, self._transactions, log)
+        texts = Texts(driver.backend)
+        runner = Runner(driver, self._pool, self._transactions, texts, log)
         self._cursors = ServerCursors(
             driver, self._pool, runner, self._works, self._transactions, limit_bytes=limit_bytes
         )
         self._queries = ServerQueries(
-            driver, runner, self._works, self._transactions, self._cursors, limit_bytes=limit_bytes
+            texts, runner, self._works, self._transactions, self._cursors, limit_bytes=limit_bytes
         )
         self._answers: dict[str, tuple[Callable[[Raw], Any], Callable[[Any, Caller], Awaitable[Any]]]] = {
             "run": (_decode_run, self._cursors.run),
