@@ -35,7 +35,7 @@ def look_at_database(section: DatabaseSection) -> tuple[str, list[Problem]]:
         return "cannot be used", [Problem.of(error)]
     if address.backend == "sqlite":
         return _look_at_file(address)
-    return _ask(create_engine(address.url, connect_args=_timeouts(address.driver)), address)
+    return _ask(create_engine(address.url, connect_args=timeouts(address.driver)), address)
 
 
 def _look_at_adopted(section: DatabaseSection) -> tuple[str, list[Problem]]:
@@ -60,6 +60,9 @@ def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
     except DBAPIError as error:
         return f"{address}", [_unreachable(address, str(error.orig))]
     except SQLAlchemyError as error:
+        return f"{address}", [_unreachable(address, str(error))]
+    except TypeError as error:
+        # So PyMySQL says that it does not know an option of the URL.
         return f"{address}", [_unreachable(address, str(error))]
     finally:
         engine.dispose()
@@ -99,9 +102,10 @@ def _look_at_file(address: Address) -> tuple[str, list[Problem]]:
 
 
 def _unreachable(address: Address, why: str) -> Problem:
-    words = f"the database {address} cannot be used: {address.scrub(why)}; handlers would wait for it"
+    words = f"the database {address} cannot be used: {address.scrub(why.strip())}; handlers would wait for it"
     return Problem(words, Exit.NO)
 
 
-def _timeouts(driver: str) -> dict[str, int]:
+def timeouts(driver: str) -> dict[str, int]:
+    """What keeps this driver from waiting longer than `TIMEOUT_S` for a server."""
     return {"connect_timeout": TIMEOUT_S} if driver in ("pymysql", "mysqldb", "psycopg", "psycopg2") else {}

@@ -11,7 +11,13 @@ from penstock.channels.db.secrets import Scrubber, shown_url
 from penstock.config.database import DatabaseSection
 from penstock.errors import ConfigurationError
 
-_EXTRAS: Final = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
+_EXTRAS: Final = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mysql+pymysql",
+    "postgresql": "postgresql+psycopg",
+    # What other programs write, and SQLAlchemy does not know.
+    "postgres": "postgresql+psycopg",
+}
 _EXTRA_NAMES: Final = {"mysql+pymysql": "mysql", "postgresql+psycopg": "postgres"}
 
 
@@ -63,7 +69,7 @@ def _usable_driver(url: URL) -> str:
         msg = f"database.url begins with {name}://, which SQLAlchemy does not know" + (
             f"; write {better}://"
             if better
-            else "; sqlite:// and mysql+pymysql:// are what Penstock is tested with"
+            else "; sqlite://, mysql+pymysql:// and postgresql+psycopg:// are what Penstock is tested with"
         )
         raise ConfigurationError(msg) from None
     if dialect.is_async:
