@@ -16,7 +16,7 @@ from penstock.cli.check.findings import Problem
 from penstock.cli.exits import Exit
 from penstock.config.database import DatabaseSection
 from penstock.errors import PenstockError
-from penstock.workers.adopted import find_adopted, with_url_of
+from penstock.workers.adopted import engine_beside, find_adopted, with_url_of
 from penstock.workers.database.address import Address
 
 #: A server that does not answer for so long is not there.
@@ -46,10 +46,13 @@ def _look_at_adopted(section: DatabaseSection) -> tuple[str, list[Problem]]:
     except PenstockError as error:
         return f"{whose}: cannot be used", [Problem.of(error)]
     # A connection of the engine's own would make the file.
-    words, problems = _look_at_file(address) if address.backend == "sqlite" else _ask(engine, address)
+    is_file = address.backend == "sqlite"
+    words, problems = _look_at_file(address) if is_file else _ask(engine_beside(engine), address)
     if section.url is None:
         words += "; without database.url handlers that use ctx.db would fail"
-    return f"{words} ({whose})", problems
+        return f"{words} ({whose})", problems
+    channel, more = look_at_database(section.model_copy(update={"session": None, "engine": None}))
+    return f"{words} ({whose}); for ctx.db {channel}", problems + more
 
 
 def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
