@@ -45,12 +45,12 @@ async def depths(url: str, *queues: str) -> list[int | None]:
         await bus.aclose()
 
 
-async def begun(service: Service, *seconds: float) -> None:
-    """Slow messages slow0, slow1, …, each in a worker by now."""
+async def begun(service: Service, *until: Path) -> None:
+    """Slow messages slow0, slow1, …, each in a worker by now, and there until its file is."""
     await service.publish(
-        "t.sleeps", *({"s": s} for s in seconds), ids=[f"slow{n}" for n in range(len(seconds))]
+        "t.waits", *({"until": str(path)} for path in until), ids=[f"slow{n}" for n in range(len(until))]
     )
-    await service.line("begun", count=len(seconds))
+    await service.line("begun", count=len(until))
 
 
 def once(ids: Sequence[str]) -> list[tuple[str, int]]:
@@ -60,38 +60,40 @@ def once(ids: Sequence[str]) -> list[tuple[str, int]]:
 
 async def test_a_service_outlives_its_closed_connections(own_broker: Broker, tmp_path: Path) -> None:
     url = own_broker.url
-    async with running(url, tmp_path, only=("t.sleeps", "t.only"), bus=QUICKLY_BACK) as service:
-        await begun(service, 15.0)
+    async with running(url, tmp_path, only=("t.waits", "t.only"), bus=QUICKLY_BACK) as service:
+        await begun(service, end := tmp_path / "end")
         await service.publish("t.only", *({"id": n} for n in range(MANY)))
 
         await ctl(own_broker, "close_all_connections", "maintenance")
 
         # The message that runs is handed out again while it runs.
         await service.line("connection to the broker is back", count=2)
-        assert service.effects("sleeps") == []
+        assert service.effects("waits") == []
         await service.publish("t.only", {"id": 0}, ids=["after"])
+        end.touch()
         await service.until(lambda s: s.unsettled == 0 and s.acked > MANY + 1)
 
     assert sorted(service.effects("only")) == once([*(f"m{n}" for n in range(MANY)), "after"])
-    assert service.effects("sleeps") == once(["slow0"])
-    assert await depths(url, "t.sleeps", "t.only", "t.sleeps.dead", "t.only.dead") == [0, 0, 0, 0]
+    assert service.effects("waits") == once(["slow0"])
+    assert await depths(url, "t.waits", "t.only", "t.waits.dead", "t.only.dead") == [0, 0, 0, 0]
 
 
 async def test_a_queue_that_is_deleted_under_its_consumer_comes_back(
     own_broker: Broker, tmp_path: Path
 ) -> None:
-    async with running(own_broker.url, tmp_path, only=("t.sleeps", "t.only")) as service:
-        await begun(service, 1.5)
+    async with running(own_broker.url, tmp_path, only=("t.waits", "t.only")) as service:
+        await begun(service, end := tmp_path / "end")
 
         await ctl(own_broker, "delete_queue", "t.only")
 
         assert (await service.line(CANCELLED))["queue"] == "t.only"
         await until_consumed(own_broker, "t.only")
         await service.publish("t.only", {"id": 1})
+        end.touch()
         await service.until(lambda s: s.unsettled == 0 and s.acked == 2)
 
     # Its neighbour on the same AMQP channel did not notice.
-    assert service.effects("sleeps") == once(["slow0"])
+    assert service.effects("waits") == once(["slow0"])
     assert service.effects("only") == once(["m0"])
     assert CLOSED not in [line["event"] for line in service.lines]
 
@@ -112,43 +114,47 @@ async def test_a_message_that_runs_beyond_the_consumer_timeout_runs_once(
         "application:set_env(rabbit,consumer_timeout,2000),"
         "application:set_env(rabbit,channel_tick_interval,500).",
     )
-    async with running(own_broker.url, tmp_path, only=("t.sleeps", "t.only")) as service:
-        await begun(service, 9.0)
+    async with running(own_broker.url, tmp_path, only=("t.waits", "t.only")) as service:
+        await begun(service, end := tmp_path / "end")
 
         line = await service.line(CLOSED)
-        assert sorted(line["queues"]) == ["t.only", "t.sleeps"]
+        assert sorted(line["queues"]) == ["t.only", "t.waits"]
         assert "timeout" in line["why"]
         # The other queue on that AMQP channel is consumed again before the slow message has ended.
         await service.publish("t.only", {"id": 1})
         await service.until(lambda s: s.acked == 1)
-        assert service.effects("sleeps") == []
+        assert service.effects("waits") == []
+        end.touch()
         await service.until(lambda s: s.unsettled == 0 and s.acked >= 2)
 
-    assert service.effects("sleeps") == once(["slow0"])
+    assert service.effects("waits") == once(["slow0"])
     assert service.effects("only") == once(["m0"])
-    assert await depths(own_broker.url, "t.sleeps", "t.only") == [0, 0]
+    assert await depths(own_broker.url, "t.waits", "t.only") == [0, 0]
 
 
 async def test_a_service_outlives_its_killed_broker(own_broker: Broker, tmp_path: Path) -> None:
     url = own_broker.url
-    async with running(url, tmp_path, only=("t.sleeps", "t.only"), bus=QUICKLY_BACK) as service:
+    async with running(url, tmp_path, only=("t.waits", "t.only"), bus=QUICKLY_BACK) as service:
         await asyncio.to_thread(own_broker.sync_declarations)
         # One ends while there is no broker to take its ack, the other after it is back.
-        await begun(service, 0.7, 22.0)
+        ends = [tmp_path / "end0", tmp_path / "end1"]
+        await begun(service, *ends)
 
         await asyncio.to_thread(own_broker.kill)
         await service.line(LOST, count=2)
+        ends[0].touch()
         waiting = asyncio.create_task(service.publish("t.only", *({"id": n} for n in range(MANY))))
         await asyncio.to_thread(own_broker.start)
         await waiting
         await service.line("connection to the broker is back", count=2)
-        assert service.effects("sleeps") == once(["slow0"])
+        assert service.effects("waits") == once(["slow0"])
+        ends[1].touch()
         await service.until(lambda s: s.unsettled == 0 and s.acked >= MANY + 2)
 
-    assert sorted(service.effects("sleeps")) == once(["slow0", "slow1"])
+    assert sorted(service.effects("waits")) == once(["slow0", "slow1"])
     # A publish whose confirm went down with the broker is repeated, so these may be there twice.
     assert set(service.effects("only")) == set(once([f"m{n}" for n in range(MANY)]))
-    assert await depths(url, "t.sleeps", "t.only", "t.sleeps.dead", "t.only.dead") == [0, 0, 0, 0]
+    assert await depths(url, "t.waits", "t.only", "t.waits.dead", "t.only.dead") == [0, 0, 0, 0]
 
 
 async def test_a_service_starts_with_all_its_queues_or_reports_all_that_differ(
@@ -156,17 +162,17 @@ async def test_a_service_starts_with_all_its_queues_or_reports_all_that_differ(
 ) -> None:
     bus = open_bus(BusSection(url=SecretStr(amqp_url)))
     await bus.connect()
-    await bus.declare([QueueDeclaration(name=name, type="classic") for name in ("t.only", "t.sleeps")])
+    await bus.declare([QueueDeclaration(name=name, type="classic") for name in ("t.only", "t.waits")])
     await bus.declare([QueueDeclaration(name="t.idles")])
     waiting = [Outgoing(queue, b'{"id": 1}', message_id=queue) for queue in ("t.only", "t.idles")]
     assert await bus.publish(waiting, timeout_s=10) == [None, None]
 
     with pytest.raises(TopologyMismatch) as mismatch:
-        async with running(amqp_url, tmp_path, only=("t.only", "t.sleeps", "t.idles")):
+        async with running(amqp_url, tmp_path, only=("t.only", "t.waits", "t.idles")):
             pytest.fail("it consumes")
 
     differing = [line.split(":")[0] for line in mismatch.value.differences]
-    assert sorted(differing) == ["queue 't.only'", "queue 't.sleeps'"]
+    assert sorted(differing) == ["queue 't.only'", "queue 't.waits'"]
     # Which argument of several it names is the broker's choice.
     assert all("on the broker, the handler declares" in line for line in mismatch.value.differences)
     assert [await bus.depth(message.routing_key) for message in waiting] == [1, 1]

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -192,6 +193,15 @@ def sleeps(payload: dict[str, Any], ctx: Context) -> None:
     ctx.log.info("begun")
     time.sleep(payload["s"])
     note(ctx, "sleeps")
+
+
+@app.handler("t.waits", retry=QUICK)
+def waits(payload: dict[str, Any], ctx: Context) -> None:
+    """Runs until a file is there, then has an effect."""
+    ctx.log.info("begun")
+    while not Path(payload["until"]).exists():
+        time.sleep(0.02)
+    note(ctx, "waits")
 
 
 @app.handler("t.idles", retry=QUICK)
