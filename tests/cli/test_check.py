@@ -156,6 +156,20 @@ def test_a_setting_that_keeps_workers_from_starting_is_told_before_they_are_trie
         assert "1 problem was found." in done.stdout
 
 
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite+penstock://"])
+def test_a_channel_to_a_database_in_memory_is_told_before_workers_are_tried(folder: Folder, url: str) -> None:
+    folder.write(
+        "over.py",
+        "from penstock import App\napp = App()\n"
+        "@app.handler('over', database='channel')\ndef over(payload): ...\n",
+    )
+
+    done = folder.penstock("check", "over", "--database", url)
+
+    assert done.returncode == Exit.WORKERS
+    assert "needs a database in a file" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("server", "option", "said"),
     [

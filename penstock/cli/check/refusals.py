@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from penstock.app.handlers import AnyHandler
+from penstock.channels.db.sqlite.opening import find_file
 from penstock.cli.check.database import timeouts
 from penstock.cli.check.findings import Problem
 from penstock.cli.exits import Exit
@@ -27,11 +28,13 @@ from penstock.workers.database.kind import DatabaseKind
 def refusals_of_workers(settings: Settings, handlers: Sequence[AnyHandler]) -> list[Problem]:
     """Why no worker of these handlers would start; empty when it would, or when the database cannot be asked."""
     section = settings.database
-    own = [handler for handler in handlers if not handler.is_async and handler.options.database == "own"]
-    if not own or (section.url is None and section.session is None and section.engine is None):
-        return []
+    plain = [handler for handler in handlers if not handler.is_async]
+    own = [handler for handler in plain if handler.options.database == "own"]
     try:
-        _start(section, own, settings.workers.processes)
+        if own and (section.url is not None or section.session is not None or section.engine is not None):
+            _start(section, own, settings.workers.processes)
+        if len(own) < len(plain) and section.url is not None:
+            _check_channel(section)
     except PenstockError as error:
         # As the workers' own words end `penstock run`.
         return [Problem(str(error), Exit.WORKERS)]
@@ -66,6 +69,11 @@ def _start(section: DatabaseSection, handlers: Sequence[AnyHandler], workers: in
             _check_adopted(kind, adopted, section)
     finally:
         engine.dispose()
+
+
+def _check_channel(section: DatabaseSection) -> None:
+    if section.url is not None and section.url.get_secret_value().startswith("sqlite"):
+        find_file(section)
 
 
 def _connect(kind: DatabaseKind, adopted: Engine | None) -> PoolProxiedConnection | None:
