@@ -129,6 +129,12 @@ def test_what_declare_false_misses_comes_with_the_commands_that_create_it(
         (["--database", "oracle://localhost"], Exit.WORKERS, "database.url"),
         (["--database", "postgres://localhost/x"], Exit.WORKERS, "write postgresql+psycopg://"),
         (["--database", "sqlite:///:memory:"], Exit.WORKERS, "Name a file"),
+        (
+            ["--database", "sqlite+penstock://"],
+            Exit.WORKERS,
+            "write that database's own URL there, sqlite://",
+        ),
+        (["--database", "mysql+penstock://"], Exit.WORKERS, "own URL there, mysql+pymysql://"),
         (["--database", "sqlite:///."], Exit.WORKERS, "is a folder: name a file in it"),
         (["--database", "postgresql+psycopg2://localhost/x"], Exit.WORKERS, "write postgresql+psycopg://"),
         (["--database", "mysql+pymysql://a:b@127.0.0.1:1/x"], Exit.NO, "cannot be used"),

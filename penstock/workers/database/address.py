@@ -72,6 +72,12 @@ def _usable_driver(url: URL) -> str:
             else "; sqlite://, mysql+pymysql:// and postgresql+psycopg:// are what Penstock is tested with"
         )
         raise ConfigurationError(msg) from None
+    if name.endswith("+penstock"):
+        msg = (
+            f"database.url begins with {name}://, which leads over the channel to the database that database.url names: write "
+            f"that database's own URL there, {better or 'sqlite'}://…, and database=\"channel\" in a handler's declaration"
+        )
+        raise ConfigurationError(msg)
     if dialect.is_async:
         hint = better or f"{url.get_backend_name()}"
         msg = (
