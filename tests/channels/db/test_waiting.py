@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.channels.db.service import DatabaseService
-from penstock.channels.db.sqlite import writer
+from penstock.channels.db.sqlite import gathering
 from penstock.channels.service import Caller
 from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 from tests.channels.conftest import MakeService, local, local_of, until
@@ -73,54 +73,39 @@ async def test_who_waits_too_long_for_the_writer_is_told_who_holds_it(make_servi
     assert await local(service).fetch_all("SELECT v FROM t") == [{"v": "held"}]
 
 
-@pytest.mark.parametrize("later", [0, 4])
+@pytest.mark.parametrize("later", [0, 1])
 async def test_whoever_was_answered_shares_the_next_commit_with_those_who_came_meanwhile(
-    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, later: int
+    make_service: MakeService, later: int
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 0.5)
     service = await with_table(make_service())
 
     async def write(rows: int, turns: int = 0) -> None:
+        database = local(service)
         for _ in range(rows):
-            await local(service).execute("INSERT INTO t (v) VALUES (1)")
+            await database.execute("INSERT INTO t (v) VALUES (1)")
             for _ in range(turns):
                 await asyncio.sleep(0)
 
-    # Less than they would take if each group waited for its whole time.
-    async with asyncio.timeout(8), asyncio.TaskGroup() as writers:
+    async with asyncio.TaskGroup() as writers:
         writers.create_task(write(300))
         # One of its rows is being written when the others come.
         await until(lambda: "running" in repr(service))
         for number in range(1, 8):
-            writers.create_task(write(30, turns=number * later))
+            writers.create_task(write(50, turns=number * later))
     statistics = service.statistics()
     assert statistics is not None
     assert statistics.group_commits[8] >= 25, statistics.group_commits
 
 
-async def test_who_writes_alone_waits_for_nobody(
+async def test_a_transaction_waits_for_no_group_to_gather(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 60)
+    monkeypatch.setattr(gathering, "GATHER_S", 60)
     database = local(await with_table(make_service()))
     async with asyncio.timeout(30):
-        for _ in range(3):
-            await database.execute("INSERT INTO t (v) VALUES (1)")
         await asyncio.gather(*(database.execute("INSERT INTO t (v) VALUES (1)") for _ in range(8)))
-        # Those eight may write again, but none of them into this.
         async with database.transaction() as tx:
             await tx.execute("INSERT INTO t (v) VALUES (1)")
-
-
-async def test_those_who_did_not_come_again_are_waited_for_once(
-    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "GATHER_S", 1)
-    database = local(await with_table(make_service()))
-    await asyncio.gather(*(database.execute("INSERT INTO t (v) VALUES (1)") for _ in range(8)))
-    async with asyncio.timeout(3):
-        for _ in range(5):
-            await database.execute("INSERT INTO t (v) VALUES (1)")
 
 
 async def test_who_waits_for_a_long_statement_is_told_whose_it_is(make_service: MakeService) -> None:

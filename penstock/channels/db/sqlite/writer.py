@@ -18,13 +18,13 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from penstock.channels.db.faults import stopping, withdrawn
 from penstock.channels.db.sqlite.database_file import DatabaseFile
 from penstock.channels.db.sqlite.faults import translated
+from penstock.channels.db.sqlite.gathering import Gathering
 from penstock.channels.db.sqlite.group import Outcome, Progress, Statement
 from penstock.channels.db.sqlite.lock_holder import describe_writer
 from penstock.channels.db.sqlite.transaction import OpenTransaction, Step, Work
@@ -36,9 +36,6 @@ from penstock.errors import ChannelError, DatabaseBusy, DatabaseError
 
 #: So many statements share a commit at most; the time budget ends a group sooner.
 MAX_GROUP: Final = 256
-#: So long those who were answered together may take to ask again: they then share one commit, and not each other's wait.
-#: Nobody waits for one who did not come, because the next group awaits only as many as came to this one.
-GATHER_S: Final = 0.002
 #: What runs when the channel is closed gets so long to end by itself.
 CLOSE_GRACE_S: Final = 5.0
 
@@ -94,17 +91,15 @@ class Writer:
         self._progress = Progress()
         self._transaction: OpenTransaction | None = None
         self._locked_since_s: float | None = None
-        # How many were answered by the last group or came while it ran: so many may write next.
-        self._awaited = 0
-        # Made by a turn that waits for them.
-        self._all_came: asyncio.Event | None = None
+        self._gathering = Gathering()
         self._is_closing = False
         self._statements = self._commits = self._transactions = 0
         self._group_commits: Counter[int] = Counter()
 
     def __repr__(self) -> str:
         return (
-            f"<Writer of {self._file.name} [{self._waiting()} waiting, held by {self._holder() or 'nobody'}]>"
+            f"<Writer of {self._file.name} [{self._waiting()} waiting, held by {self._holder() or 'nobody'}, "
+            f"{self._gathering!r}]>"
         )
 
     def statistics(self) -> WriterStatistics:
@@ -156,6 +151,7 @@ class Writer:
 
     def forget(self, caller: Caller) -> None:
         """The caller is gone: its transaction is rolled back at once, what it waits for leaves the queue."""
+        self._gathering.forget(caller)
         for waiting in (*self._queue, *self._running):
             if waiting.caller is caller:
                 waiting.end(withdrawn())
@@ -181,8 +177,7 @@ class Writer:
             raise stopping()
         timer = asyncio.get_running_loop().call_later(self._section.wait_s, self._overdue, waiting)
         self._queue.append(waiting)
-        if self._all_came is not None and len(self._queue) >= self._awaited:
-            self._all_came.set()
+        self._gathering.came(waiting.caller)
         if self._turns is None or self._turns.done():
             self._turns = asyncio.create_task(self._take_turns(), name="penstock-db-writer")
         try:
@@ -192,7 +187,9 @@ class Writer:
 
     async def _take_turns(self) -> None:
         while self._queue:
-            await self._gather()
+            # A transaction shares its commit with nobody, so it waits for nobody.
+            if self._queue[0].statement is not None and len(self._queue) < MAX_GROUP:
+                await self._gathering.wait()
             if self._queue[0].future.done():
                 self._queue.popleft()
                 continue
@@ -205,16 +202,6 @@ class Writer:
                 self._fail_all(error)
             finally:
                 self._running = []
-
-    async def _gather(self) -> None:
-        """Let those who were just answered ask again; who writes alone does not wait, nor does a transaction."""
-        if self._queue[0].statement is not None and len(self._queue) < self._awaited:
-            self._all_came = asyncio.Event()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_S):
-                    await self._all_came.wait()
-            self._all_came = None
-        self._awaited = 0
 
     def _take_group(self) -> list[_Waiting]:
         group = [self._queue.popleft()]
@@ -229,7 +216,9 @@ class Writer:
     async def _run_group(self, group: list[_Waiting]) -> None:
         self._start(group)
         statements = [waiting.statement for waiting in group if waiting.statement is not None]
+        began_s = time.monotonic()
         finished = await self._thread.run_group(statements, self._progress)
+        took_s = time.monotonic() - began_s
         self._note_lock(is_locked=finished.is_locked)
         self._commits += finished.commits
         held = sum(not isinstance(outcome, DatabaseError | None) for outcome in finished.outcomes)
@@ -241,8 +230,10 @@ class Writer:
                 self._statements += 1
                 waiting.end(outcome)
         self._put_back([w for w, outcome in zip(group, finished.outcomes, strict=True) if outcome is None])
-        answered = sum(outcome is not None for outcome in finished.outcomes)
-        self._awaited = min(answered + len(self._queue), MAX_GROUP)
+        answered = [
+            w.caller for w, outcome in zip(group, finished.outcomes, strict=True) if outcome is not None
+        ]
+        self._gathering.answered(answered, waiting=len(self._queue), took_s=took_s)
 
     async def _run_transaction(self, waiting: _Waiting) -> None:
         self._start([waiting])
