@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, Self, TypeAlias
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -9,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from penstock.config.section import Section, check_port
 
 #: `module:attribute`, as the application's own address.
-_PLACE: Final = r"^[\w.]+:\w+$"
+_PLACE: Final = re.compile(r"[\w.]+:\w+")
 
 IsolationLevel: TypeAlias = Literal["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
@@ -25,12 +26,20 @@ class DatabaseSection(Section):
     def _usable_port(cls, url: SecretStr | None) -> SecretStr | None:
         return None if url is None else check_port(url)
 
-    session: str | None = Field(default=None, pattern=_PLACE)
+    session: str | None = None
     """`module:attribute` of a `scoped_session` of yours that the workers adopt in place of a connection of their own."""
-    engine: str | None = Field(default=None, pattern=_PLACE)
+    engine: str | None = None
     """`module:attribute` of an `Engine` of yours that the workers adopt in place of a connection of their own."""
     debug_checkouts: bool = False
     """A handler that checks a second connection out, of whatever engine, fails with both places in the code."""
+
+    @field_validator("session", "engine")
+    @classmethod
+    def _a_place(cls, place: str | None) -> str | None:
+        if place is not None and not _PLACE.fullmatch(place):
+            msg = "write the module and the name in it, module:attribute, such as myapp.db:DBSession"
+            raise ValueError(msg)
+        return place
 
     @model_validator(mode="after")
     def _one_to_adopt(self) -> Self:
@@ -61,5 +70,5 @@ class DatabaseSection(Section):
     """Database channel on SQLite: connections that read in parallel, and as many more for results that are read slowly."""
     busy_timeout_s: float = Field(default=30.0, ge=0)
     """SQLite: how long a connection waits for another writer's lock."""
-    synchronous: str = Field(default="FULL", pattern="^(OFF|NORMAL|FULL|EXTRA)$")
+    synchronous: Literal["OFF", "NORMAL", "FULL", "EXTRA"] = "FULL"
     """SQLite: FULL survives a power cut; NORMAL may lose the last commits of it, nothing else."""

@@ -29,6 +29,8 @@ def check_port(url: SecretStr) -> SecretStr:
     try:
         _ = urlsplit(url.get_secret_value()).port
     except ValueError:
-        msg = "the port is no number from 0 to 65535; it stands behind the host, as in amqp://user:password@host:5672/"
+        msg = (
+            "the port is no number from 0 to 65535; it stands behind the host, as in user:password@host:5672"
+        )
         raise ValueError(msg) from None
     return url

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from penstock.config.bus import BusSection
@@ -107,5 +108,12 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _in_words(error: ValidationError, where: str) -> str:
     # The value met is left out: it may be a URL with its password.
-    lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+    lines = [f"{'.'.join(str(part) for part in item['loc'])}: {_fault(item)}" for item in error.errors()]
     return f"settings cannot be used ({where}, PENSTOCK_… variables, flags):\n  " + "\n  ".join(lines)
+
+
+def _fault(item: ErrorDetails) -> str:
+    if item["type"] == "extra_forbidden":
+        return "there is no such setting"
+    # pydantic's mark of a sentence that is ours.
+    return item["msg"].removeprefix("Value error, ")

@@ -41,7 +41,9 @@ async def kept_health(
 
     Raises `ConfigurationError` when the endpoint is wanted and cannot be had.
     """
-    database = None if settings.database.url is None else DatabaseWatch(ask_database)
+    section = settings.database
+    has_database = any((section.url, section.session, section.engine))
+    database = DatabaseWatch(ask_database) if has_database else None
     readiness = Readiness(reactor.why_not_ready, database, stop.requested, reactor.warnings)
     watch = LoopWatch(settings.service.blocked_seconds, dump_fd=_stderr())
     plural = "1 queue" if len(queues) == 1 else f"{len(queues)} queues"

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, cast
 
 from penstock.channels.db.sqlite.guarding import note_lasting_methods, would_stay
 from penstock.errors import ConfigurationError
-from penstock.threads.opening import BUSY_TIMEOUT_S, use_wal
+from penstock.threads.opening import BUSY_TIMEOUT_S, file_named, use_wal
 
 #: SQLite keeps 2 MiB of the file unless told. There are few connections here, so each may keep more.
 _CACHE_KIB: Final = 16 * 1024
@@ -151,12 +151,13 @@ note_lasting_methods(ServedSqlite)
 
 def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSqlite:
     """A connection to the file in WAL mode, foreign keys on. Raises `sqlite3.Error`."""
-    connection = sqlite3.connect(
-        path,
-        **{"timeout": BUSY_TIMEOUT_S, "cached_statements": 512, **options},
-        isolation_level=None,
-        factory=ServedSqlite,
-    )
+    with file_named(path):
+        connection = sqlite3.connect(
+            path,
+            **{"timeout": BUSY_TIMEOUT_S, "cached_statements": 512, **options},
+            isolation_level=None,
+            factory=ServedSqlite,
+        )
     try:
         use_wal(connection)
         connection.execute("PRAGMA foreign_keys=ON")
@@ -172,6 +173,12 @@ def open_sqlite(path: str, options: dict[str, Any], *, writes: bool) -> ServedSq
 
 def check_options(database: str | None, options: dict[str, Any]) -> None:
     """Raises `ConfigurationError` for a database that several processes cannot open, or an option that is not for them."""
+    if database and "://" in database:
+        msg = (
+            "SQLProxy takes a path of an SQLite file, or driver=… and the driver's own options: SQLProxy('app.db'), "
+            "SQLProxy(driver='pymysql', host='db'). A URL is neither"
+        )
+        raise ConfigurationError(msg)
     if not database or database.startswith("file:") or ":memory:" in database:
         msg = (
             f"SQLProxy({database!r}): every subprocess would have a database of its own; name a file, for example 'app.db'. For "

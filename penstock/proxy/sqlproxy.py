@@ -53,8 +53,8 @@ class SQLProxy:
     without a statement for `transaction_idle_s` seconds is rolled back. No row and no parameter is longer than
     `frame_bytes`. In one subprocess up to `results` results may be half read.
 
-    Raises `ConfigurationError` for a driver that is not installed, a database in memory, an unknown option of SQLite's, or a
-    server's connection that would commit by itself.
+    Raises `ConfigurationError` for a driver that is not installed, a database in memory, a number that cannot be, an unknown
+    option of SQLite's, or a server's connection that would commit by itself.
     """
 
     apilevel = "2.0"
@@ -73,6 +73,8 @@ class SQLProxy:
         frame_bytes: int = LimitsSection.model_fields["frame_bytes"].default,
         **options: Any,
     ) -> None:
+        _check_numbers(processes=processes, results=results, frame_bytes=frame_bytes)
+        _check_seconds(wait_s=wait_s, transaction_idle_s=transaction_idle_s)
         self.processes = processes or os.cpu_count() or 1
         self.is_sqlite = driver == "sqlite3"
         self._wait_s = wait_s
@@ -240,6 +242,20 @@ class SQLProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_numbers(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            msg = f"SQLProxy({name}={value!r}): a whole number, at least 1, is wanted"
+            raise ConfigurationError(msg)
+
+
+def _check_seconds(**given: object) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            msg = f"SQLProxy({name}={value!r}): a number of seconds, more than 0, is wanted"
+            raise ConfigurationError(msg)
 
 
 def _close_all() -> None:

@@ -299,7 +299,7 @@ class Reactor:
         try:
             if await self._started_before(stop):
                 _log.info(
-                    "consuming", handlers=len(self._served), slots=len(self._pool.slots), bus=repr(self._bus)
+                    "consuming", handlers=len(self._served), slots=len(self._pool.slots), bus=str(self._bus)
                 )
                 self.ready.set()
                 await self._until(stop)

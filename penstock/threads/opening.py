@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from penstock.errors import ConfigurationError
@@ -77,6 +79,9 @@ def _of_url(text: str) -> Database | str:
         )
         raise ConfigurationError(msg) from None
     shown = url.set(query={}).render_as_string(hide_password=True)
+    if url.drivername.endswith("+penstock"):
+        msg = f"{shown} leads through a worker's channel, which a thread of yours has not: write the database's own URL"
+        raise ConfigurationError(msg)
     if url.get_backend_name() == "sqlite":
         if url.query or dialect_class.is_async:
             msg = f"{shown}: of SQLite a path is enough, 'app.db' or sqlite:///app.db, without options"
@@ -98,7 +103,8 @@ def _of_url(text: str) -> Database | str:
 
 def _open_sqlite(path: str) -> sqlite3.Connection:
     refuse_if_unsafe(path)
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
+    with file_named(path):
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         connection.row_factory = sqlite3.Row
         if path != _MEMORY:
@@ -108,6 +114,23 @@ def _open_sqlite(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+@contextmanager
+def file_named(path: str) -> Iterator[None]:
+    """Around the opening of a file: SQLite's words for one that cannot be opened say neither which nor why."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            folder = Path(path).parent
+            why = f"may this user read and write {path}?"
+            if Path(path).is_dir():
+                why = f"{path} is a folder"
+            elif not folder.is_dir():
+                why = f"{folder} is not a folder"
+            error.args = (f"{error}: {why}",)
+        raise
 
 
 def use_wal(connection: sqlite3.Connection) -> None:

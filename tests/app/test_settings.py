@@ -26,3 +26,26 @@ def test_what_is_on_or_off_takes_both(written: str, value: bool, tmp_path: Path)
     (tmp_path / "penstock.toml").write_text(f"[database]\ndebug_checkouts = {written}\n")
 
     assert load_settings(directory=tmp_path).database.debug_checkouts is value
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [
+        ("session", '"myapp.db.DBSession"', "write the module and the name in it, module:attribute"),
+        ("engine", '"myapp"', "write the module and the name in it, module:attribute"),
+        ("synchronous", '"full"', "should be 'OFF', 'NORMAL', 'FULL' or 'EXTRA'"),
+        ("urll", '"sqlite:///app.db"', "there is no such setting"),
+        ("url", '"mysql+pymysql://user@host:port/name"', "the port is no number from 0 to 65535"),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_write(name: str, written: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "penstock.toml").write_text(f"[database]\n{name} = {written}\n")
+
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(directory=tmp_path)
+
+    (line,) = str(refused.value).splitlines()[1:]
+    assert line.strip().startswith(f"database.{name}: ")
+    assert said in line
+    assert "Value error" not in line
+    assert "pattern" not in line

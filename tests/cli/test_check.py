@@ -128,7 +128,17 @@ def test_what_declare_false_misses_comes_with_the_commands_that_create_it(
         (["--database", "sqlite:///shop.py"], Exit.NO, "file is not a database"),
         (["--database", "sqlite:///:memory:", "--only", "async"], Exit.CONFIGURATION, "in memory"),
         (["--database", "sqlite:////tmp", "--only", "async"], Exit.CONFIGURATION, "leads to a folder"),
-        (["--database", "oracle://localhost"], Exit.CONFIGURATION, "database.url"),
+        (["--database", "oracle://localhost"], Exit.WORKERS, "database.url"),
+        (["--database", "postgres://localhost/x"], Exit.WORKERS, "write postgresql+psycopg://"),
+        (["--database", "sqlite:///:memory:"], Exit.WORKERS, "Name a file"),
+        (
+            ["--database", "sqlite+penstock://"],
+            Exit.WORKERS,
+            "write that database's own URL there, sqlite://",
+        ),
+        (["--database", "mysql+penstock://"], Exit.WORKERS, "own URL there, mysql+pymysql://"),
+        (["--database", "sqlite:///."], Exit.WORKERS, "is a folder: name a file in it"),
+        (["--database", "postgresql+psycopg2://localhost/x"], Exit.WORKERS, "write postgresql+psycopg://"),
         (["--database", "mysql+pymysql://a:b@127.0.0.1:1/x"], Exit.NO, "cannot be used"),
     ],
 )
@@ -140,6 +150,74 @@ def test_a_problem_is_told_in_words_and_is_no_success(
     assert done.returncode == code
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_a_setting_that_keeps_workers_from_starting_is_told_before_they_are_tried(folder: Folder) -> None:
+    for name, value, said in (
+        ("ISOLATION_LEVEL", "READ COMMITTED", "it knows READ UNCOMMITTED, SERIALIZABLE"),
+        ("MAX_CONNECTIONS", "1", "but there are 1 (database.max_connections)"),
+    ):
+        done = folder.penstock("check", "shop", **{f"PENSTOCK_DATABASE__{name}": value})
+
+        assert done.returncode == Exit.WORKERS
+        assert said in " ".join(done.stderr.split())
+        assert "1 problem was found." in done.stdout
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite+penstock://"])
+def test_a_channel_to_a_database_in_memory_is_told_before_workers_are_tried(folder: Folder, url: str) -> None:
+    folder.write(
+        "over.py",
+        "from penstock import App\napp = App()\n"
+        "@app.handler('over', database='channel')\ndef over(payload): ...\n",
+    )
+
+    done = folder.penstock("check", "over", "--database", url)
+
+    assert done.returncode == Exit.WORKERS
+    assert "needs a database in a file" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("server", "option", "said"),
+    [
+        ("mariadb", "", "but there are 1 (database.max_connections)"),
+        ("postgresql", "", "but there are 1 (database.max_connections)"),
+        ("mariadb", "?nonsense=1", "cannot be opened with these settings: TypeError"),
+        ("postgresql", "?nonsense=1", "cannot be opened with these settings: ProgrammingError"),
+        ("mariadb", "?autocommit=true", "is set to autocommit"),
+    ],
+)
+def test_what_workers_refuse_of_a_server_is_told_before_they_are_tried(
+    folder: Folder, server: str, option: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{server}_url")
+    most = "9" if option else "1"
+
+    done = folder.penstock(
+        "check", "shop", "--database", url + option, PENSTOCK_DATABASE__MAX_CONNECTIONS=most
+    )
+
+    assert done.returncode == Exit.WORKERS
+    assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgresql"])
+def test_an_adopted_engine_that_commits_each_statement_is_told_before_workers_are_tried(
+    folder: Folder, server: str, request: pytest.FixtureRequest
+) -> None:
+    url: str = request.getfixturevalue(f"{server}_url")
+    folder.write(
+        "legacy.py",
+        "from sqlalchemy import create_engine\n"
+        f"engine = create_engine({url!r}, isolation_level='AUTOCOMMIT')\n",
+    )
+
+    done = folder.penstock("check", "shop", PENSTOCK_DATABASE__ENGINE="legacy:engine")
+
+    assert done.returncode == Exit.WORKERS
+    assert "the engine of legacy:engine" in " ".join(done.stderr.split())
+    assert "is set to autocommit" in " ".join(done.stderr.split())
 
 
 def test_a_database_that_may_not_be_written_is_a_problem(folder: Folder) -> None:

@@ -24,7 +24,7 @@ CANARY = "S3CR3T-canary"
         (
             ["run", "shop", "--bus", "redis://localhost"],
             Exit.CONFIGURATION,
-            "bus.url: Value error, a bus is amqp://",
+            "bus.url: a bus is amqp://",
         ),
         (
             ["run", "shop", "--bus", "sqlite:///no/such/folder/bus.db"],

@@ -136,6 +136,18 @@ def test_a_second_request_during_the_import_ends_it_at_once(folder: Folder) -> N
         assert service.wait() == 0
 
 
+@pytest.mark.parametrize("is_broker", [False, True])
+def test_the_log_says_where_messages_come_from(folder: Folder, amqp_url: str, is_broker: bool) -> None:
+    where = amqp_url if is_broker else f"sqlite:///{folder.path / 'bus.db'}"
+    with folder.running("shop", "--bus", where) as service:
+        service.wait_line('"consuming"')
+        service.terminate()
+        assert service.wait() == 0
+
+    (line,) = [event for event in service.events() if event["event"] == "consuming"]
+    assert line["bus"] == where.replace("guest:guest@", "guest@")
+
+
 def test_the_log_is_json_lines_bound_to_the_message(folder: Folder) -> None:
     with folder.running("shop", "--only", "slow") as service:
         service.wait_line('"consuming"')

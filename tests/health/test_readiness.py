@@ -15,6 +15,7 @@ from penstock.health.readiness import Readiness
 from tests.broker import Broker
 from tests.cli.program import DEADLINE_S, Folder, until
 from tests.health.watched import VISIBLE_S, watched
+from tests.servers import Server
 
 
 def test_a_service_whose_broker_is_away_is_live_and_not_ready(folder: Folder, own_broker: Broker) -> None:
@@ -89,6 +90,27 @@ def test_a_service_whose_database_is_away_says_why(folder: Folder) -> None:
         shutil.move(aside, path)
         service.until_ready()
         assert service.metrics()["penstock_database_answers"] == 1
+
+
+@pytest.mark.parametrize("has_url", [False, True])
+def test_a_service_whose_adopted_engine_has_no_server_says_why(
+    folder: Folder, own_mariadb: Server, has_url: bool
+) -> None:
+    folder.write(
+        "legacy.py", f"from sqlalchemy import create_engine\nengine = create_engine({own_mariadb.url!r})\n"
+    )
+    url = 'url = "sqlite:///app.db"\n' if has_url else ""
+    folder.write("penstock.toml", f'[database]\n{url}engine = "legacy:engine"\n[workers]\nprocesses = 1\n')
+    with watched(folder) as service:
+        service.until_ready()
+        own_mariadb.stop()
+        service.until_not_ready("Can't connect to MySQL server")
+        assert service.metrics()["penstock_database_answers"] == 0
+        own_mariadb.start()
+        service.until_ready()
+        if has_url:
+            (folder.path / "app.db").write_bytes(b"this is no database" * 100)
+            service.until_not_ready("file is not a database")
 
 
 def test_a_service_without_a_worker_is_not_ready_until_one_is_booted(folder: Folder) -> None:

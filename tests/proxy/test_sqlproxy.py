@@ -283,10 +283,39 @@ def test_options_and_drivers_that_are_not_there_are_refused() -> None:
 def test_a_database_that_cannot_be_opened_says_so_to_whoever_asks(tmp_path: Path) -> None:
     with SQLProxy(tmp_path / "nowhere" / "app.db", processes=1) as proxy:
         for _ in range(3):
-            with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+            with pytest.raises(sqlite3.OperationalError, match="unable to open database file") as refused:
                 proxy.execute("SELECT 1")
+            assert f"{tmp_path / 'nowhere'} is not a folder" in str(refused.value)
+
         (tmp_path / "nowhere").mkdir()
         assert proxy.execute("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("url", ["sqlite:///app.db", "mysql+pymysql://user:S3CR3T@host/name"])
+def test_a_url_is_no_path(url: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"a path of an SQLite file, or driver=.* A URL is neither"
+    ) as refused:
+        SQLProxy(url)
+    assert "S3CR3T" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("processes", 0, "a whole number, at least 1"),
+        ("processes", "2", "a whole number, at least 1"),
+        ("results", 0, "a whole number, at least 1"),
+        ("frame_bytes", 1.5, "a whole number, at least 1"),
+        ("wait_s", -1, "a number of seconds, more than 0"),
+        ("wait_s", "long", "a number of seconds, more than 0"),
+        ("transaction_idle_s", 0, "a number of seconds, more than 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(option: str, value: Any, wanted: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        SQLProxy("app.db", **{option: value})
+    assert str(refused.value) == f"SQLProxy({option}={value!r}): {wanted}, is wanted"
 
 
 def test_the_repr_tells_readers_from_the_writer(proxy: SQLProxy) -> None:

@@ -219,6 +219,7 @@ def test_a_file_that_may_only_be_read_is_read() -> None:
         ("sqlite:///file:app.db?uri=true", "without options"),
         ("file:app.db", "no path of an SQLite file"),
         ("", "no path of an SQLite file"),
+        ("sqlite+penstock://", "leads through a worker's channel"),
         ("oracle+cx_oracle://u:S3CR3T@host/x", "needs the driver"),
     ],
 )
@@ -232,6 +233,17 @@ def test_a_server_s_url_gives_what_the_driver_raises(closed_port: int) -> None:
     pymysql = pytest.importorskip("pymysql")
     with pytest.raises(pymysql.err.OperationalError, match="Can't connect"):
         get_connection(f"mysql+pymysql://u:p@127.0.0.1:{closed_port}/x")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    for path, why in (
+        (tmp_path / "nowhere" / "app.db", f"{tmp_path / 'nowhere'} is not a folder"),
+        (tmp_path, f"{tmp_path} is a folder"),
+    ):
+        with pytest.raises(sqlite3.OperationalError, match="unable to open database file") as refused:
+            get_connection(path)
+        assert str(refused.value).endswith(f": {why}")
+        assert refused.value.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN
 
 
 def test_nothing_that_somebody_else_opened_is_closed(path: Path) -> None:

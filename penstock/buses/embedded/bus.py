@@ -55,6 +55,9 @@ class EmbeddedBus:
     def __repr__(self) -> str:
         return f"<EmbeddedBus {self.path} {self._pump or self._writer or 'closed'}>"
 
+    def __str__(self) -> str:
+        return f"sqlite:///{self.path}"
+
     @property
     def is_connected(self) -> bool:
         """True while the file can be written, and what is consumed is delivered."""

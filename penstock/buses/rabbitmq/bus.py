@@ -53,6 +53,9 @@ class RabbitBus:
     def __repr__(self) -> str:
         return f"<RabbitBus {self._consuming!r} {self._publishing!r}>"
 
+    def __str__(self) -> str:
+        return str(self._publishing)
+
     @property
     def is_connected(self) -> bool:
         """True while messages can be published, and consumed when they are."""

@@ -95,7 +95,11 @@ class Supervised:
         self._backoff = Backoff(first_s=FIRST_WAIT_S, cap_s=min(section.reconnect_cap_s, MAX_DELAY_S))
 
     def __repr__(self) -> str:
-        return f"<{self._purpose} {self._url.with_password(None).with_query(None)} [{'up' if self.is_up else 'down'}]>"
+        return f"<{self._purpose} {self} [{'up' if self.is_up else 'down'}]>"
+
+    def __str__(self) -> str:
+        # Parameters may hold secrets, too.
+        return str(self._url.with_password(None).with_query(None))
 
     @property
     def is_up(self) -> bool:

@@ -15,6 +15,7 @@ from penstock.app.queues import QueueDeclaration
 from penstock.buses.address import open_bus
 from penstock.cli.check.database import look_at_database
 from penstock.cli.check.findings import BusFindings, Problem
+from penstock.cli.check.refusals import refusals_of_workers
 from penstock.cli.exits import Exit
 from penstock.cli.loading import load_application
 from penstock.cli.secrets import HIDDEN, masked
@@ -35,7 +36,7 @@ def check_application(address: str, settings: Settings, *, only: Sequence[str]) 
     handlers = app.select(only)
     problems = _problems_of(app, address, settings, only)
     bus, bus_problems = asyncio.run(_look_at_bus(settings, [handler.queue for handler in handlers]))
-    database, database_problems = look_at_database(settings.database)
+    database, database_problems = _look_at_database(settings, handlers)
     problems += bus_problems + database_problems
 
     show_table("Settings", ("setting", "value", ""), list(_settings_rows(settings)))
@@ -65,6 +66,12 @@ def _problems_of(app: App, address: str, settings: Settings, only: Sequence[str]
             if str(error) not in [problem.words for problem in problems]:
                 problems.append(Problem.of(error))
     return problems
+
+
+def _look_at_database(settings: Settings, handlers: Sequence[AnyHandler]) -> tuple[str, list[Problem]]:
+    if refusals := refusals_of_workers(settings, handlers):
+        return "the workers would not start with it", refusals
+    return look_at_database(settings.database)
 
 
 async def _look_at_bus(

@@ -17,7 +17,7 @@ from penstock.cli.check.findings import Problem
 from penstock.cli.exits import Exit
 from penstock.config.database import DatabaseSection
 from penstock.errors import PenstockError
-from penstock.workers.adopted import find_adopted, with_url_of
+from penstock.workers.adopted import engine_beside, find_adopted, with_url_of
 from penstock.workers.database.address import Address
 
 #: A server that does not answer for so long is not there.
@@ -40,7 +40,7 @@ def look_at_database(section: DatabaseSection) -> tuple[str, list[Problem]]:
         except PenstockError as error:
             return f"{address} cannot be used", [Problem.of(error)]
         return _look_at_file(address)
-    return _ask(create_engine(address.url, connect_args=_timeouts(address.driver)), address)
+    return _ask(create_engine(address.url, connect_args=timeouts(address.driver)), address)
 
 
 def _look_at_adopted(section: DatabaseSection) -> tuple[str, list[Problem]]:
@@ -51,10 +51,13 @@ def _look_at_adopted(section: DatabaseSection) -> tuple[str, list[Problem]]:
     except PenstockError as error:
         return f"{whose}: cannot be used", [Problem.of(error)]
     # A connection of the engine's own would make the file.
-    words, problems = _look_at_file(address) if address.backend == "sqlite" else _ask(engine, address)
+    is_file = address.backend == "sqlite"
+    words, problems = _look_at_file(address) if is_file else _ask(engine_beside(engine), address)
     if section.url is None:
         words += "; without database.url handlers that use ctx.db would fail"
-    return f"{words} ({whose})", problems
+        return f"{words} ({whose})", problems
+    channel, more = look_at_database(section.model_copy(update={"session": None, "engine": None}))
+    return f"{words} ({whose}); for ctx.db {channel}", problems + more
 
 
 def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
@@ -65,6 +68,9 @@ def _ask(engine: Engine, address: Address) -> tuple[str, list[Problem]]:
     except DBAPIError as error:
         return f"{address}", [_unreachable(address, str(error.orig))]
     except SQLAlchemyError as error:
+        return f"{address}", [_unreachable(address, str(error))]
+    except TypeError as error:
+        # So PyMySQL says that it does not know an option of the URL.
         return f"{address}", [_unreachable(address, str(error))]
     finally:
         engine.dispose()
@@ -104,9 +110,10 @@ def _look_at_file(address: Address) -> tuple[str, list[Problem]]:
 
 
 def _unreachable(address: Address, why: str) -> Problem:
-    words = f"the database {address} cannot be used: {address.scrub(why)}; handlers would wait for it"
+    words = f"the database {address} cannot be used: {address.scrub(why.strip())}; handlers would wait for it"
     return Problem(words, Exit.NO)
 
 
-def _timeouts(driver: str) -> dict[str, int]:
+def timeouts(driver: str) -> dict[str, int]:
+    """What keeps this driver from waiting longer than `TIMEOUT_S` for a server."""
     return {"connect_timeout": TIMEOUT_S} if driver in ("pymysql", "mysqldb", "psycopg", "psycopg2") else {}

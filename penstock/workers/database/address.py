@@ -73,6 +73,12 @@ def _usable_driver(url: URL) -> str:
         hint = f"write {better}://" if better else f"Penstock is tested with {_TESTED}"
         msg = f"database.url begins with {name}://, which SQLAlchemy does not know; {hint}"
         raise ConfigurationError(msg) from None
+    if name.endswith("+penstock"):
+        msg = (
+            f"database.url begins with {name}://, which leads over the channel to the database that database.url names: write "
+            f"that database's own URL there, {better or 'sqlite'}://…, and database=\"channel\" in a handler's declaration"
+        )
+        raise ConfigurationError(msg)
     if dialect.is_async:
         msg = (
             f"database.url begins with {name}://, a driver for an event loop; a worker's own connection is synchronous: "
