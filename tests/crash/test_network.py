@@ -46,7 +46,8 @@ async def test_a_cut_connection_is_back_at_once(broker: Broker, amqp_url: str, t
         after = descriptors(scene.service.pid)
         balance = await scene.close()
 
-    assert max(recoveries) < 1.5
+    # 0.8 s of waiting at most after so many cuts, and a busy machine's time to work off what came again.
+    assert max(recoveries) < 2.5
     assert after <= before + 2
     even(balance, dead=0)
 

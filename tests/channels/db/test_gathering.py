@@ -71,6 +71,15 @@ async def test_nobody_waits_for_one_who_is_gone() -> None:
         await waiting
 
 
+async def test_strangers_are_not_kept() -> None:
+    group = Gathering()
+    for number in range(100):
+        stranger = Caller(f"handler {number}")
+        group.came(stranger)
+        group.forget(stranger)
+    assert not group._missing
+
+
 async def test_who_comes_late_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Gathering()
     group.answered([ANN, BOB], waiting=0, took_s=LONG_S)

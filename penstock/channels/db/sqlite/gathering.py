@@ -72,8 +72,10 @@ class Gathering:
         self._trust = min(self._trust + 1, MOST_TRUST) if pays else max(self._trust - 1, -1)
 
     def _left(self, caller: Caller, times: int) -> None:
+        if not self._missing[caller]:
+            return
         # Counted, because an async handler may have several tasks.
-        self._missing[caller] = max(self._missing[caller] - times, 0)
+        self._missing[caller] -= times
         if self._all_came is not None and not self._missing.total():
             self._all_came.set()
 
