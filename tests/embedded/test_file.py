@@ -8,14 +8,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from penstock.buses.address import open_bus
-from penstock.buses.embedded import EmbeddedBus
+from penstock.buses.embedded import EmbeddedBus, file, forks
 from penstock.buses.embedded.file import open_file, path_of
+from penstock.buses.embedded.schema import APPLICATION_ID, VERSION
 from penstock.errors import BusUnavailable, ConfigurationError
 from tests.embedded.conftest import WORK, NewBus, publish
 from tests.embedded.section import section_of
@@ -108,6 +109,36 @@ def test_a_file_that_stays_locked_is_refused_after_the_timeout(path: Path) -> No
 
     # Nothing was kept back by the refusal.
     asyncio.run(_fill(path, 1))
+
+
+def test_a_file_that_another_process_makes_amid_the_look_at_it_is_ours(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_connect = forks.connect
+    made: list[bool] = []
+
+    def connect(at: Path, *, timeout_s: float) -> sqlite3.Connection:
+        connection = plain_connect(at, timeout_s=timeout_s)
+        connection.set_trace_callback(make)
+        return connection
+
+    def make(statement: str) -> None:
+        if statement != "PRAGMA user_version" or made:
+            return
+        made.append(True)
+        with (
+            closing(sqlite3.connect(path, timeout=0)) as other,
+            # It has to wait for whoever looks.
+            suppress(sqlite3.OperationalError),
+        ):
+            other.executescript(
+                f"BEGIN; CREATE TABLE x (y); PRAGMA application_id = {APPLICATION_ID}; "
+                f"PRAGMA user_version = {VERSION}; COMMIT"
+            )
+
+    monkeypatch.setattr(file, "connect", connect)
+    open_file(path).close()
+    assert made
 
 
 async def test_many_processes_may_make_the_file_at_once(path: Path) -> None:

@@ -110,7 +110,10 @@ def open_file(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise in_words(error, path) from error
     try:
+        # One look: between two another process may make the tables.
+        connection.execute("BEGIN")
         has_tables = _refuse_foreign(connection, path)
+        connection.execute("ROLLBACK")
         _prepare(connection, path)
         if not has_tables:
             _create_tables(connection, path)
