@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
@@ -137,8 +137,26 @@ def test_a_swallowed_error_commits_nothing_half(
     assert [number for number, *_ in postgresql_place.rows()] == [1, 3]
 
 
-def test_a_commit_by_text_is_no_way_round(
-    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def use_another(connection: Connection) -> None:
+    with connection.engine.connect() as beside:
+        beside.execute(text("SELECT 1"))
+    with suppress(DBAPIError):
+        connection.execute(ADD, {"id": 3})
+
+
+def commit_by_text(connection: Connection) -> None:
+    with suppress(DBAPIError):
+        connection.execute(ADD, {"id": 3})
+    with suppress(TransactionUndone):
+        connection.execute(text("/* so */ COMMIT"))
+
+
+@pytest.mark.parametrize("go_on", [use_another, commit_by_text])
+def test_a_swallowed_deadlock_commits_nothing_half_whatever_the_handler_does(
+    server_place: Place,
+    adopting: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    go_on: Callable[[Connection], None],
 ) -> None:
     monkeypatch.setenv("LEGACY_URL", server_place.url)
     monkeypatch.delitem(sys.modules, LEGACY, raising=False)
@@ -150,34 +168,7 @@ def test_a_commit_by_text_is_no_way_round(
             if len(runs) == 1:
                 with suppress(DBAPIError):
                     meet(other, server_place, ctx)
-                with suppress(DBAPIError):
-                    ctx.connection.execute(ADD, {"id": 3})
-                with suppress(TransactionUndone):
-                    ctx.connection.execute(text("/* so */ COMMIT"))
-
-        with server_place.worker(handler, **adopting) as worker:
-            assert worker.run().verdict == "acked"
-    assert len(runs) == 2
-    assert server_place.rows()[2][2] == 0
-
-
-def test_a_swallowed_deadlock_commits_nothing_half_whatever_other_connections_do(
-    server_place: Place, adopting: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LEGACY_URL", server_place.url)
-    monkeypatch.delitem(sys.modules, LEGACY, raising=False)
-    runs: list[int] = []
-    with opponent(server_place) as other:
-
-        def handler(_: int, ctx: Context) -> None:
-            runs.append(1)
-            if len(runs) == 1:
-                with suppress(DBAPIError):
-                    meet(other, server_place, ctx)
-                with ctx.connection.engine.connect() as beside:
-                    beside.execute(text("SELECT 1"))
-                with suppress(DBAPIError):
-                    ctx.connection.execute(ADD, {"id": 3})
+                go_on(ctx.connection)
 
         with server_place.worker(handler, **adopting) as worker:
             assert worker.run().verdict == "acked"
